@@ -1,0 +1,373 @@
+"""The application: settings, tasks, and the one way to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from amqtask.backends import Backend, open_backend
+from amqtask.context import Context
+from amqtask.errors import ConfigurationError, PipelineError
+from amqtask.imports import autodiscover, import_modules
+from amqtask.options import CallOptions, Options, options
+from amqtask.pipeline import Pipeline, active_pipeline
+from amqtask.policy.retry import RetryPolicy
+from amqtask.registry import Registry, task_name
+from amqtask.result import AsyncResult
+from amqtask.send import Outgoing, Sender
+from amqtask.settings import Settings
+from amqtask.task import AsyncTask, SyncTask, Task
+from amqtask.topology.delay import delay_binding, delay_plan
+from amqtask.topology.entities import Queue
+from amqtask.topology.plan import Plan, queue_plan
+from amqtask.topology.routing import Router
+from amqtask.transport import Transport
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Checked = tuple[Task[..., Any], Sequence[Any], Mapping[str, Any]]
+
+#: Never retried by itself: a failure goes to the dead-letter queue.
+NO_RETRY = RetryPolicy()
+
+
+class TaskDecorator(Protocol):
+    """What ``@app.task(...)`` is before it meets the function."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> SyncTask[P, R]: ...
+
+
+class BoundTaskDecorator(Protocol):
+    """What ``@app.task(bind=True)`` is before it meets the function."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R]) -> SyncTask[P, R]: ...
+
+
+class TaskOptions(CallOptions, total=False):
+    """Keywords of ``@app.task``: defaults for its calls, and when it is retried.
+
+    Attributes:
+        name: Name on the wire; ``module.function`` by default.
+        retry_on: Exception classes that are retried, as short form of ``retry=``.
+        max_retries: How often at most, as short form of ``retry=``.
+    """
+
+    name: str | None
+    retry_on: Sequence[type[BaseException] | str]
+    max_retries: int | None
+
+
+class App:
+    """A set of tasks and where they are sent.
+
+    Args:
+        name: Shows in connection names and logs.
+        broker: AMQP URL, or several to fail over to.
+        backend: URL of the result backend; None keeps no results.
+        queues: Queues of this app: names or `Queue` objects. The default queue
+            and those named by tasks are added.
+        config: Object, module or mapping with more settings.
+        environ: Environment to read ``AMQTASK_*`` from; the process's by default.
+        pyproject: Path of the pyproject.toml to read ``[tool.amqtask]`` from; the
+            current folder's by default.
+        settings: Any other setting by name; see the configuration reference.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the text says where it stands.
+
+    Threads: safe from any thread, any event loop, and after a fork. Nothing
+    connects before the first call.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        broker: str | Sequence[str] | None = None,
+        backend: str | None = None,
+        queues: Iterable[str | Queue] = (),
+        config: object | None = None,
+        environ: Mapping[str, str] | None = None,
+        pyproject: Path | None = None,
+        **settings: Any,
+    ) -> None:
+        said = dict(settings)
+        for key, value in (("broker", broker), ("backend", backend), ("queues", tuple(queues))):
+            if value:
+                said[key] = value
+        self.name = name
+        self.settings = Settings.load(
+            values=said, source=config, environ=environ, pyproject=pyproject or _pyproject()
+        )
+        self.tasks = Registry()
+        self.transport = Transport(self.settings, name=name)
+        self._queues: dict[str, Queue] = {}
+        for entry in (*self.settings.queues, self.settings.default_queue):
+            self._add_queue(entry)
+        self._backend: Backend | None = None
+        if self.settings.backend is not None:
+            self._backend = open_backend(self.settings.backend, self.transport, self.settings)
+        self._made: tuple[Router, Sender] | None = None
+        self._discover: list[tuple[tuple[str, ...], str]] = []
+
+    # -- tasks --------------------------------------------------------------------
+
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(
+        self, *, bind: Literal[True], **said: Unpack[TaskOptions]
+    ) -> BoundTaskDecorator: ...
+    @overload
+    def task(
+        self, *, bind: Literal[False] = False, **said: Unpack[TaskOptions]
+    ) -> TaskDecorator: ...
+
+    def task(
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **said: Any
+    ) -> Any:
+        """Make a function a task.
+
+        Works bare (``@app.task``) or with options (``@app.task(queue="email")``).
+
+        Args:
+            bind: True passes the `Context` of the run as first argument.
+            said: See `TaskOptions`.
+
+        Raises:
+            ConfigurationError: An unknown option, or a name taken by another function.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            return self._register(function, bind, dict(said))
+
+        return decorate if function is None else decorate(function)
+
+    def _register(
+        self, function: Callable[..., Any], bind: bool, said: dict[str, Any]
+    ) -> Task[..., Any]:
+        name = said.pop("name", None) or task_name(function)
+        retry = _retry_policy(name, said)
+        defaults = options(said)
+        made: Task[..., Any] = SyncTask(
+            self, function, name=name, bind=bind, retry=retry, defaults=defaults
+        )
+        if made.is_async:
+            made = AsyncTask(self, function, name=name, bind=bind, retry=retry, defaults=defaults)
+        self.tasks.add(made)
+        if defaults.queue is not None:
+            self._add_queue(defaults.queue)
+        return made
+
+    def autodiscover(self, *packages: str, module: str = "tasks") -> None:
+        """Have workers import every module of this name in these packages, at any depth."""
+        self._discover.append((packages, module))
+
+    def import_tasks(self) -> None:
+        """Import what ``imports`` names and `autodiscover` finds, so that tasks register."""
+        import_modules(self.settings.imports)
+        for packages, module in self._discover:
+            autodiscover(packages, module)
+
+    # -- calls --------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **said: Unpack[CallOptions],
+    ) -> AsyncResult[Any]:
+        """Send a call by the task's name; its code need not be here.
+
+        Raises:
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+
+        Delivery: as `Sendable.delay`.
+        """
+        return self._deliver(self._by_name(name, args, kwargs or {}, options(said)))
+
+    async def asend_task(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **said: Unpack[CallOptions],
+    ) -> AsyncResult[Any]:
+        """Send a call by the task's name and await the broker's confirm."""
+        return await self._adeliver(self._by_name(name, args, kwargs or {}, options(said)))
+
+    def pipeline(self) -> Pipeline:
+        """Send many calls at once: ``with app.pipeline(): ...`` or ``async with``.
+
+        Calls inside do not wait for their confirm; the end of the block waits for
+        all, and raises `PipelineError` with every call that failed.
+        """
+        return Pipeline(self.transport)
+
+    def result(self, task_id: str) -> AsyncResult[Any]:
+        """Return the handle of a call by its id."""
+        pending = self._backend.watch(task_id) if self._backend is not None else None
+        return AsyncResult(task_id, "unknown", pending)
+
+    AsyncResult = result
+
+    def _by_name(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
+    ) -> Outgoing:
+        task = self.tasks.get(name)
+        if task is not None:
+            said = said.over(task.defaults)
+        return self._sender.prepare(name, args, kwargs, said, task)
+
+    def _send(self, checked: Checked, said: Options) -> AsyncResult[Any]:
+        task, args, kwargs = checked
+        return self._deliver(self._sender.prepare(task.name, args, kwargs, said, task))
+
+    async def _asend(self, checked: Checked, said: Options) -> AsyncResult[Any]:
+        task, args, kwargs = checked
+        return await self._adeliver(self._sender.prepare(task.name, args, kwargs, said, task))
+
+    def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        pipeline = active_pipeline()
+        if pipeline is not None and pipeline.belongs_to(self.transport):
+            pipeline.add(outgoing)
+        elif len(outgoing.publications) == 1:
+            self.transport.publish_and_wait(
+                outgoing.publications[0], self.settings.publish_timeout
+            )
+        else:
+            try:
+                with self.pipeline() as pipeline:
+                    pipeline.add(outgoing)
+            except PipelineError as error:
+                raise error.failures[0][1] from error
+        return AsyncResult(outgoing.id, outgoing.task, outgoing.pending)
+
+    async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        pipeline = active_pipeline()
+        if pipeline is not None and pipeline.belongs_to(self.transport):
+            await pipeline.aadd(outgoing)
+        else:
+            for publication in outgoing.publications:
+                await self.transport.publish_and_await(publication)
+        return AsyncResult(outgoing.id, outgoing.task, outgoing.pending)
+
+    # -- broker -------------------------------------------------------------------
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """The known queues, by name."""
+        return dict(self._queues)
+
+    @property
+    def backend(self) -> Backend | None:
+        """The result backend, or None."""
+        return self._backend
+
+    def queue(self, name: str) -> Queue:
+        """Return the known queue of that name, or a new one with the app's defaults."""
+        return self._queues.get(name) or Queue(name)
+
+    def topology(self, queues: Iterable[str] | None = None) -> Plan:
+        """Return what this app wants on the broker.
+
+        Args:
+            queues: Names of the queues meant; all known ones by default.
+        """
+        names = list(self._queues) if queues is None else list(queues)
+        wanted = [self.queue(name) for name in names]
+        prefix = self.settings.delay_prefix
+        plans = [queue_plan(queue, self.settings) for queue in wanted]
+        if self.settings.declare != "never":
+            plans.append(delay_plan(prefix))
+            plans += [delay_binding(name, prefix) for name in names]
+        return Plan().merge(*plans)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait for calls on their way, at most ``timeout`` seconds, and disconnect.
+
+        The next call connects again.
+        """
+        self.transport.close(timeout)
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<App {self.name}: {len(self.tasks)} tasks>"
+
+    @property
+    def sender(self) -> Sender:
+        """Builds publications; for the worker, which sends retries the same way."""
+        return self._sender
+
+    @property
+    def _sender(self) -> Sender:
+        made = self._made
+        if made is None:
+            router = Router(self.settings, self._queues)
+            made = self._made = (router, Sender(self.settings, router, self._backend))
+        return made[1]
+
+    def _add_queue(self, entry: str | Queue) -> None:
+        queue = Queue(entry) if isinstance(entry, str) else entry
+        known = self._queues.get(queue.name)
+        if known is None or (known == Queue(queue.name) and known != queue):
+            self._queues[queue.name] = queue
+            self._made = None  # the router looks at the queues once
+        elif queue not in (known, Queue(queue.name)):
+            raise ConfigurationError(
+                f"queue {queue.name!r} is described twice, in different ways: {known} and {queue}",
+                hint="describe it once in App(queues=...) and name it by its str elsewhere",
+            )
+
+
+def _pyproject() -> Path | None:
+    path = Path.cwd() / "pyproject.toml"
+    return path if path.is_file() else None
+
+
+def _retry_policy(name: str, said: dict[str, Any]) -> RetryPolicy:
+    """Take the retry keywords out of ``said`` and return the task's policy."""
+    retry = cast(RetryPolicy | None, said.pop("retry", None))
+    short = {
+        key: said.pop(word)
+        for word, key in (("retry_on", "on"), ("max_retries", "max_retries"))
+        if word in said
+    }
+    if retry is not None and short:
+        raise ConfigurationError(
+            f"task {name!r} has retry= and {', '.join(sorted(short))}",
+            hint="put all of it into retry=RetryPolicy(on=..., max_retries=...)",
+        )
+    if retry is not None:
+        return retry
+    if "on" in short:
+        short["on"] = tuple(short["on"])
+    return RetryPolicy(**short) if short else NO_RETRY

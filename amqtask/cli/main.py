@@ -1,0 +1,111 @@
+"""The command tree and what all commands share: finding the app, showing errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from amqtask.app import App
+from amqtask.cli.topology import show_topology
+from amqtask.cli.worker import start_worker
+from amqtask.discovery import find_app
+from amqtask.errors import AmqtaskError
+
+
+class _Command(click.Command):
+    """A command whose amqtask errors end in one line and a hint, not in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AmqtaskError as error:
+            click.echo(f"amqtask: {error}", err=True)
+            if error.hint:
+                click.echo(f"  {error.hint}", err=True)
+            sys.exit(1)
+
+
+_app_option = click.option(
+    "-A",
+    "--app",
+    "where",
+    metavar="MODULE[:ATTR]",
+    help="Where the App is. Else AMQTASK_APP, [tool.amqtask] app in pyproject.toml, "
+    "or an App in tasks.py or app.py of this folder.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@_app_option
+@click.version_option(package_name="amqtask")
+@click.pass_context
+def cli(ctx: click.Context, where: str | None) -> None:
+    """Tasks on RabbitMQ: confirmed, retried, never lost.
+
+    \b
+    1. Write tasks.py:
+         from amqtask import App
+         app = App("shop", broker="amqp://guest:guest@localhost/")
+         @app.task(queue="email")
+         def send(to: str) -> None: ...
+    2. Start a worker:     amqtask worker --queues email
+    3. Call it anywhere:   from tasks import send; send.delay("ada@example.com")
+
+    Settings are arguments of App, AMQTASK_* variables (AMQTASK_BROKER, ...) or
+    [tool.amqtask] in pyproject.toml.
+    """
+    ctx.obj = where
+
+
+def _find(ctx: click.Context, where: str | None) -> App:
+    return find_app(where or ctx.obj)
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.option(
+    "-Q",
+    "--queues",
+    metavar="A,B",
+    help="Queues to consume; all the app knows by default.",
+)
+@click.option("--processes", type=click.IntRange(1), help="Child processes (setting: processes).")
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(1),
+    help="Tasks at once in each process: so many threads for plain functions, and so many "
+    "coroutines for async ones (setting: concurrency).",
+)
+@click.option(
+    "--prefetch",
+    type=click.IntRange(1, 65535),
+    help="Messages held ready per queue and process; follows the pace by default.",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    help="How much to log (setting: loglevel).",
+)
+@click.option("-n", "--name", help="Name of this worker; the host's by default.")
+@click.pass_context
+def worker(ctx: click.Context, where: str | None, **given: Any) -> None:
+    """Run tasks off queues.
+
+    SIGTERM or Ctrl-C finishes what runs, gives back the rest and exits 0;
+    a second one gives back what runs too. Exit code 1: it could not start, or
+    a child did not end well.
+    """
+    sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.option("-Q", "--queues", metavar="A,B", help="Only these queues.")
+@click.pass_context
+def topology(ctx: click.Context, where: str | None, queues: str | None) -> None:
+    """Print the exchanges, queues and bindings the app wants on the broker."""
+    show_topology(_find(ctx, where), queues)

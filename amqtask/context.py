@@ -1,0 +1,136 @@
+"""What a running task can know about itself: `Context` and `current_task`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from amqtask.errors import AmqtaskError, Retry
+from amqtask.message.model import Call
+
+if TYPE_CHECKING:
+    from amqtask.app import App
+
+_current: ContextVar[Context | None] = ContextVar("amqtask_current_task", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One run of one task, as the task sees it.
+
+    Given to tasks made with ``bind=True``, and reachable as `current_task`.
+
+    Attributes:
+        app: The app that runs it.
+        call: All that came in the message.
+        queue: The queue it was taken from.
+        exchange: Where it was published to.
+        routing_key: Its routing key.
+        redelivered: True when it was delivered to a worker before; it may
+            have run then, in part or whole.
+        hostname: The worker's name.
+    """
+
+    app: App
+    call: Call
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    redelivered: bool = False
+    hostname: str = ""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.call.task
+
+    @property
+    def id(self) -> str:
+        """Id of the call; the same in every attempt."""
+        return self.call.id
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments."""
+        return self.call.args
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments."""
+        return self.call.kwargs
+
+    @property
+    def retries(self) -> int:
+        """How often it was retried: 0 in the first attempt."""
+        return self.call.retries
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is: 1 is the first."""
+        return self.call.retries + 1
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The caller's own headers."""
+        return self.call.headers
+
+    @property
+    def root_id(self) -> str:
+        """Id of the call at the root of the tree this one belongs to."""
+        return self.call.root_id or self.call.id
+
+    @property
+    def parent_id(self) -> str | None:
+        """Id of the call whose task sent this one."""
+        return self.call.parent_id
+
+    @property
+    def request(self) -> Context:
+        """Itself, for those who are used to ``self.request.id``."""
+        return self
+
+    def retry(
+        self,
+        reason: str = "",
+        *,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        exc: BaseException | None = None,
+        max_retries: int | None = None,
+    ) -> NoReturn:
+        """Leave this attempt and run again later; see `amqtask.Retry`.
+
+        Raises:
+            Retry: Always.
+        """
+        raise Retry(
+            reason, countdown=countdown, eta=eta, exc=exc, max_retries=max_retries
+        ) from exc
+
+
+class _CurrentTask:
+    """Stands for the `Context` of the task that runs here."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        context = _current.get()
+        if context is None:
+            raise AmqtaskError(
+                f"current_task.{name} was read outside a task",
+                hint="it exists only while a worker runs a task; use `if current_task:` to ask",
+            )
+        return getattr(context, name)
+
+    def __bool__(self) -> bool:
+        return _current.get() is not None
+
+    def __repr__(self) -> str:
+        return f"<current_task {_current.get()!r}>"
+
+
+#: The task that runs in this thread or coroutine; false outside of one.
+current_task = cast(Context, _CurrentTask())

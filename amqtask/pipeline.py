@@ -1,0 +1,162 @@
+"""Many calls at once: published without waiting for each confirm, all confirmed at the end.
+
+    open --with block ends--> waiting for confirms --> closed (or PipelineError)
+
+A confirm per call is bound by the broker's disk; a pipeline keeps thousands
+under way and is as safe, because leaving the block is what waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from amqtask.errors import PipelineError
+from amqtask.send import Outgoing
+from amqtask.transport import Publication
+
+if TYPE_CHECKING:
+    from amqtask.transport import Transport
+
+#: Calls under way in one pipeline above which the next one waits for room.
+LIMIT = 8192
+
+_active: ContextVar[Pipeline | None] = ContextVar("amqtask_pipeline", default=None)
+
+
+class Pipeline:
+    """Collects the calls made inside a ``with`` or ``async with`` block.
+
+    Attributes:
+        sent: Calls handed over so far.
+        confirmed: Calls the broker has confirmed so far.
+
+    Delivery: calls go out as they are made, also when the block later raises.
+    Threads: the block belongs to its thread or coroutine and those it starts
+    with its context.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.sent = 0
+        self.confirmed = 0
+        self._failures: list[tuple[str, Exception]] = []
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._room = threading.Event()
+        self._drained = threading.Event()
+        self._wakeups: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = []
+        self._tokens: list[Token[Pipeline | None]] = []
+
+    def belongs_to(self, transport: Transport) -> bool:
+        """Whether it sends over ``transport``; a pipeline is one app's."""
+        return transport is self._transport
+
+    def add(self, outgoing: Outgoing) -> None:
+        """Send a call; blocks only while `LIMIT` calls are under way."""
+        self._hand_over(outgoing)
+        if self._under_way >= LIMIT:
+            self._wait(LIMIT // 2)
+
+    async def aadd(self, outgoing: Outgoing) -> None:
+        """Send a call; awaits room only while `LIMIT` calls are under way."""
+        self._hand_over(outgoing)
+        if self._under_way >= LIMIT:
+            await self._await(LIMIT // 2)
+
+    def __enter__(self) -> Pipeline:
+        self._tokens.append(_active.set(self))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _active.reset(self._tokens.pop())
+        self._wait(0)
+        self._finish(error)
+
+    async def __aenter__(self) -> Pipeline:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _active.reset(self._tokens.pop())
+        await self._await(0)
+        self._finish(error)
+
+    def _hand_over(self, outgoing: Outgoing) -> None:
+        with self._lock:
+            self.sent += 1
+            self._under_way += len(outgoing.publications)
+        for publication in outgoing.publications:
+            publication.on_done = self._done
+            self._transport.publish(publication)
+
+    def _done(self, publication: Publication) -> None:
+        """Count an outcome; runs on the I/O loop."""
+        with self._lock:
+            self._under_way -= 1
+            left = self._under_way
+            if publication.error is None:
+                self.confirmed += 1
+            else:
+                self._failures.append((publication.message.message_id or "", publication.error))
+        if left <= LIMIT // 2 and not self._room.is_set():
+            self._room.set()
+        if left == 0:
+            self._drained.set()
+        for loop, event, most in self._wakeups:
+            if left <= most:
+                loop.call_soon_threadsafe(event.set)
+
+    def _wait(self, most: int) -> None:
+        """Block until at most ``most`` calls are under way; each one has a deadline."""
+        event = self._drained if most == 0 else self._room
+        while True:
+            with self._lock:
+                if self._under_way <= most:
+                    return
+                event.clear()
+            event.wait()
+
+    async def _await(self, most: int) -> None:
+        wakeup = (asyncio.get_running_loop(), asyncio.Event(), most)
+        with self._lock:
+            if self._under_way <= most:
+                return
+            self._wakeups.append(wakeup)
+        try:
+            await wakeup[1].wait()
+        finally:
+            with self._lock:
+                self._wakeups = [other for other in self._wakeups if other is not wakeup]
+
+    def _finish(self, error: BaseException | None) -> None:
+        if not self._failures:
+            return
+        first = self._failures[0][1]
+        message = (
+            f"{len(self._failures)} of {self.sent} calls of the pipeline failed, "
+            f"{self.confirmed} were confirmed; the first: {first}"
+        )
+        failed = PipelineError(message, failures=self._failures, confirmed=self.confirmed)
+        if error is None:
+            raise failed from first
+        error.add_note(message)  # the block's own exception stays the one that is raised
+
+
+def active_pipeline() -> Pipeline | None:
+    """Return the pipeline this code runs inside, if any."""
+    return _active.get()
+
+

@@ -1,0 +1,285 @@
+"""From a call in Python to publications for the broker.
+
+`Sender.prepare` decides everything without touching a socket: id, route,
+times, body, what has to be declared first. Publishing the outcome is left to
+the caller: one by one, awaited, or in a pipeline.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from amqtask.backends import Backend, Pending
+from amqtask.context import _current
+from amqtask.errors import EncodeError, Unroutable
+from amqtask.message import Call, encode, serializer
+from amqtask.options import Options
+from amqtask.policy.retry import RETRY_HEADER
+from amqtask.settings import Settings
+from amqtask.topology.delay import delay_binding, delay_plan, delay_route
+from amqtask.topology.entities import Exchange, Queue
+from amqtask.topology.plan import Plan, exchange_plan, queue_plan
+from amqtask.topology.routing import Route, Router
+from amqtask.transport import Publication, Requirement, Session
+from amqtask.transport.declare import declare
+
+if TYPE_CHECKING:
+    from amqtask.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A call ready to be published.
+
+    Attributes:
+        publications: One; several only for a delayed call to a topic that
+            several queues are bound to.
+        pending: Where its outcome will arrive; None when results are off for it.
+    """
+
+    id: str
+    task: str
+    publications: Sequence[Publication]
+    pending: Pending | None
+
+
+class Sender:
+    """Builds `Outgoing` from what a caller said.
+
+    Args:
+        settings: The app's settings.
+        router: Where calls go.
+        backend: Where outcomes come back, or None.
+
+    Threads: safe from any thread.
+    """
+
+    def __init__(self, settings: Settings, router: Router, backend: Backend | None) -> None:
+        self._settings = settings
+        self._router = router
+        self._backend = backend
+        self._requirements: dict[object, Requirement] = {}
+        self._host = socket.gethostname()
+
+    def prepare(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Options,
+        task: Task[..., Any] | None = None,
+    ) -> Outgoing:
+        """Build the publications of one call.
+
+        Args:
+            task: The registered task, when this process has it; its parameters'
+                names make better error texts.
+
+        Raises:
+            EncodeError: An argument or header does not serialise.
+            ConfigurationError: A bad option or route.
+            DelayTooLong: The countdown or eta lies too far ahead.
+            Unroutable: A delayed call to a topic no known queue is bound to.
+        """
+        now = time.time()
+        route = self._router.route(
+            name,
+            args=args,
+            kwargs=kwargs,
+            queue=options.queue,
+            exchange=options.exchange,
+            routing_key=options.routing_key,
+        )
+        wants_result = self._backend is not None and not (
+            options.ignore_result
+            if options.ignore_result is not None
+            else self._settings.ignore_result
+        )
+        eta, delay = _times(options, now)
+        call = self._call(name, args, kwargs, options, route, eta, now, wants_result)
+        expires_in = call.expires.timestamp() - now if call.expires is not None else None
+        try:
+            message = encode(
+                call,
+                serializer=serializer(options.serializer or self._settings.serializer),
+                compression=options.compression or self._settings.compression,
+                compress_over=self._settings.compress_over,
+                now=now,
+                # a TTL would run out inside the delay levels; the worker checks `expires` itself
+                ttl_ms=max(0, round(expires_in * 1000))
+                if expires_in is not None and delay <= 0
+                else None,
+            )
+        except EncodeError as error:
+            raise _name_argument(error, task) from error
+        deadline = time.monotonic() + self._settings.publish_timeout
+        requires = tuple(self._backend.requirements()) if wants_result and self._backend else ()
+        publications = [
+            Publication(
+                message,
+                exchange,
+                routing_key,
+                requires=(*requires, *needs),
+                deadline=deadline,
+                task=name,
+                hint=self._hint(route, options),
+            )
+            for exchange, routing_key, needs in self._addresses(route, delay, name, options)
+        ]
+        pending = self._backend.watch(call.id) if wants_result and self._backend else None
+        return Outgoing(call.id, name, publications, pending)
+
+    def delayed(self, queue: str, delay: float) -> tuple[str, str, tuple[Requirement, ...]]:
+        """Return exchange, routing key and needs of a message for ``queue`` in ``delay`` seconds."""
+        prefix = self._settings.delay_prefix
+        address = delay_route(delay, queue, prefix)
+        if address is None:
+            return "", queue, ()
+        if self._settings.declare != "auto":
+            return (*address, ())  # whoever owns the topology made the levels and bindings
+        return (
+            *address,
+            (
+                self._requirement("delay", partial(delay_plan, prefix)),
+                self._requirement(("delay", queue), partial(delay_binding, queue, prefix)),
+            ),
+        )
+
+    def queue_requirement(self, queue: Queue) -> Requirement:
+        """Return what makes (or checks) ``queue``."""
+        return self._requirement(("queue", queue.name), partial(queue_plan, queue, self._settings))
+
+    def _call(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Options,
+        route: Route,
+        eta: datetime | None,
+        now: float,
+        wants_result: bool,
+    ) -> Call:
+        id_ = options.task_id or str(uuid.uuid4())
+        parent = _current.get()
+        headers = dict(options.headers or {})
+        if options.retry is not None:
+            headers[RETRY_HEADER] = options.retry.to_header()
+        priority = options.priority if options.priority is not None else route.priority
+        return Call(
+            task=name,
+            id=id_,
+            args=tuple(args),
+            kwargs=kwargs,
+            eta=eta,
+            expires=_expires(options, now),
+            hard_limit=options.time_limit,
+            soft_limit=options.soft_time_limit,
+            root_id=parent.root_id if parent is not None else id_,
+            parent_id=parent.id if parent is not None else None,
+            shadow=options.shadow,
+            origin=f"amqtask{os.getpid()}@{self._host}",
+            ignore_result=options.ignore_result,
+            reply_to=self._backend.reply_to() if wants_result and self._backend else "",
+            correlation_id=id_,
+            priority=priority or 0,
+            headers=headers,
+        )
+
+    def _addresses(
+        self, route: Route, delay: float, task: str, options: Options
+    ) -> list[tuple[str, str, tuple[Requirement, ...]]]:
+        """Return where each copy goes, and what that needs on the broker."""
+        if delay <= 0:
+            needs = (self.queue_requirement(route.queue),) if route.queue is not None else ()
+            if route.queue is None:
+                needs = self._exchange_requirement(options.exchange, route.exchange)
+            return [(route.exchange, route.routing_key, needs)]
+        queues = (
+            [route.queue]
+            if route.queue is not None
+            else self._router.destinations(route.exchange, route.routing_key)
+        )
+        if not queues:
+            raise Unroutable(
+                f"delayed call of task {task!r} to exchange {route.exchange!r} with routing key "
+                f"{route.routing_key!r}: no queue this app knows is bound to that",
+                hint="name the queue (queue=...), or list the bound queue in App(queues=...)",
+            )
+        addresses = []
+        for queue in queues:
+            exchange, key, needs = self.delayed(queue.name, delay)
+            addresses.append((exchange, key, (self.queue_requirement(queue), *needs)))
+        return addresses
+
+    def _exchange_requirement(
+        self, said: str | Exchange | None, name: str
+    ) -> tuple[Requirement, ...]:
+        """Return what makes the exchange of a call that names no known queue."""
+        if isinstance(said, Exchange):
+            exchange = said
+        elif name == self._settings.exchange:
+            exchange = Exchange(name)
+        else:
+            return ()  # somebody else's: known by name only
+        plan = partial(exchange_plan, exchange, self._settings)
+        return (self._requirement(("exchange", name), plan),)
+
+    def _requirement(self, key: object, plan: partial[Plan]) -> Requirement:
+        found = self._requirements.get(key)
+        if found is None:
+
+            async def prepare(session: Session) -> None:
+                await declare(session, plan())
+
+            found = self._requirements.setdefault(key, Requirement(str(key), prepare))
+        return found
+
+    def _hint(self, route: Route, options: Options) -> str | None:
+        if route.queue is not None:
+            return None
+        name = options.queue.name if isinstance(options.queue, Queue) else options.queue
+        close = self._router.hint(name or route.routing_key)
+        return (
+            f"no queue of this app takes it{close}; start a worker for it, or list the queue in "
+            "App(queues=...)"
+        )
+
+
+def _times(options: Options, now: float) -> tuple[datetime | None, float]:
+    """Return the eta, and the seconds until then (0 for none)."""
+    if options.countdown:
+        return datetime.fromtimestamp(now + options.countdown, UTC), options.countdown
+    if options.eta is not None:
+        return options.eta, max(0.0, options.eta.timestamp() - now)
+    return None, 0.0
+
+
+def _expires(options: Options, now: float) -> datetime | None:
+    expires = options.expires
+    if expires is None or isinstance(expires, datetime):
+        return expires
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    return datetime.fromtimestamp(now + seconds, UTC)
+
+
+def _name_argument(error: EncodeError, task: Task[..., Any] | None) -> EncodeError:
+    """Name the argument as the caller knows it."""
+    path, text = error.path, str(error)
+    if path and isinstance(path[0], int):
+        parameter = task.parameter(path[0]) if task is not None else None
+        named = f"argument {parameter or path[0]!r}"
+        text = text.replace("cannot encode args of", f"cannot encode {named} of", 1)
+    elif path:
+        text = text.replace("cannot encode kwargs of", f"cannot encode argument {path[0]!r} of", 1)
+    named_error = EncodeError(text, hint=error.hint)
+    named_error.path = path
+    return named_error

@@ -1,0 +1,134 @@
+"""Delays held by the broker: a queue for each bit of the waiting time.
+
+A delay is counted in ticks of 50 ms and written as 32 bits in front of the
+routing key. A message enters at its highest set bit; each level either keeps
+it for as long as its bit is worth or hands it on at once, down to the last:
+
+    level 31 --1--> queue 31 (50 ms * 2**31) --expires--+
+        |                                               v
+        +-----0----------------------------------> level 30 ... level 0
+                                                                   |
+         email <--(32 words).email-- ready <-----expires or 0------+
+
+Nobody holds a delayed message, so any delay survives any process, and the
+same 32 queues serve all of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from amqtask.errors import CallError, DelayTooLong
+from amqtask.topology.deadletter import dead_queue_arguments
+from amqtask.topology.entities import check_name, check_queue_name
+from amqtask.topology.plan import BindExchange, BindQueue, DeclareExchange, DeclareQueue, Plan, Step
+
+#: Milliseconds that the lowest bit is worth.
+TICK_MS = 50
+LEVELS = 32
+#: Seconds of the longest delay, about 6.8 years.
+MAX_DELAY = (2**LEVELS - 1) * TICK_MS / 1000
+
+
+def level_name(level: int, prefix: str) -> str:
+    """Return the name of a level's exchange and queue."""
+    return f"{prefix}.{level:02d}"
+
+
+def ready_name(prefix: str) -> str:
+    """Return the name of the exchange that gets messages whose time has come."""
+    return f"{prefix}.ready"
+
+
+def lost_name(prefix: str) -> str:
+    """Return the name of the exchange and queue for messages whose queue is gone."""
+    return f"{prefix}.lost"
+
+
+def delay_route(seconds: float, queue: str, prefix: str) -> tuple[str, str] | None:
+    """Return exchange and routing key for a message that shall wait.
+
+    The wait is rounded up to whole ticks, so a message is never early.
+
+    Args:
+        seconds: How long to wait.
+        queue: Name of the queue it goes to then.
+        prefix: The app's ``delay_prefix``.
+
+    Returns:
+        None when there is nothing to wait for: publish it directly.
+
+    Raises:
+        DelayTooLong: It is more than `MAX_DELAY`.
+        CallError: It is not a number.
+        ConfigurationError: A queue cannot have that name.
+    """
+    check_queue_name(queue)
+    if math.isnan(seconds):
+        raise CallError(f"a delay of {seconds!r} seconds for queue {queue!r} is no number")
+    if seconds <= 0:
+        return None
+    # compared first: infinity has no ceiling
+    if seconds > MAX_DELAY:
+        raise DelayTooLong(
+            f"a delay of {seconds!r} seconds for queue {queue!r} is too long, at most {MAX_DELAY!r}"
+            f" seconds ({MAX_DELAY / 86400:.0f} days) fit",
+            hint="use an earlier time, or a schedule that sends the call when it is due",
+        )
+    # rounded to far less than a tick, or 0.55 s would take 12 ticks, not 11
+    ticks = max(1, math.ceil(round(seconds * 1000 / TICK_MS, 6)))
+    bits = ".".join(f"{ticks:0{LEVELS}b}")
+    return level_name(ticks.bit_length() - 1, prefix), f"{bits}.{queue}"
+
+
+def delay_plan(prefix: str) -> Plan:
+    """Return the steps that make all levels, once for each broker and prefix.
+
+    A message that no queue takes would stay pending in its last level, and 32
+    of those stop the level for everybody (tried on RabbitMQ 3.10 and 4.0). So
+    the ready exchange has an alternate: they end in the ``lost`` queue.
+
+    A delivery limit does not matter on the level queues, on 4.x neither: it
+    counts what consumers return, and these have none; expiring is no return.
+
+    Raises:
+        ConfigurationError: The prefix makes names that are too long.
+    """
+    ready, lost = ready_name(prefix), lost_name(prefix)
+    check_name("exchange name", ready)
+    steps: list[Step] = [
+        DeclareExchange(lost, "fanout"),
+        DeclareQueue(lost, arguments=dead_queue_arguments("quorum")),
+        BindQueue(lost, lost),
+        DeclareExchange(ready, arguments={"alternate-exchange": lost}),
+    ]
+    below = ready
+    for level in range(LEVELS):
+        name = level_name(level, prefix)
+        any_above = "*." * (LEVELS - 1 - level)
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-message-ttl": TICK_MS << level,
+            # without a dead-letter routing key the message keeps its own
+            "x-dead-letter-exchange": below,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        steps += [
+            DeclareExchange(name),
+            DeclareQueue(name, arguments=arguments),
+            BindQueue(name, name, f"{any_above}1.#"),
+            BindExchange(below, name, f"{any_above}0.#"),
+        ]
+        below = name
+    return Plan(tuple(steps))
+
+
+def delay_binding(queue_name: str, prefix: str) -> Plan:
+    """Return the step that lets a queue get delayed messages; it must exist.
+
+    The pattern has one word for each bit and then the queue's whole name, so
+    that ``celery`` gets nothing meant for ``eu.celery``.
+    """
+    check_queue_name(queue_name)
+    return Plan((BindQueue(queue_name, ready_name(prefix), "*." * LEVELS + queue_name),))

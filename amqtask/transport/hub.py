@@ -1,0 +1,185 @@
+"""An application's connections: one to publish, one to consume, one thread for both.
+
+They are two because RabbitMQ stops reading from a connection that publishes
+while an alarm is on: on a shared one, acks and heartbeats would stop too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+
+from amqtask.errors import PublishTimeout
+from amqtask.message.model import Message
+from amqtask.settings import Settings
+from amqtask.transport.link import Link
+from amqtask.transport.publisher import Publication, Publisher
+from amqtask.transport.replies import ReplyQueue
+from amqtask.transport.threads import IOThread, Mailbox
+from amqtask.transport.url import BrokerURL
+
+#: Seconds granted beyond a publication's deadline before the I/O thread counts as dead.
+_GRACE = 5.0
+
+_living: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+class Transport:
+    """The way to the broker for one application in one process.
+
+    Nothing connects before the first use.
+
+    Args:
+        settings: Broker URLs, timeouts, sizes.
+        name: Goes into the connections' names.
+
+    Threads: every public method may be called from any thread and any loop.
+    Fork: a child starts with no connections and makes its own.
+    """
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self.urls = [BrokerURL.parse(url) for url in settings.broker]
+        #: Counts up when a fork made every connection of before unusable.
+        self.generation = 0
+        self._reset()
+        _living.add(self)
+
+    def _reset(self) -> None:
+        self.generation += 1
+        self.io = IOThread()
+        self._publisher: Publisher | None = None
+        self._links: dict[str, Link] = {}
+        self._replies: list[ReplyQueue] = []
+        self._mailboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    # -- on the I/O loop --------------------------------------------------------
+
+    def link(self, purpose: str) -> Link:
+        """Return the link for ``"publish"`` or ``"consume"``; I/O loop only."""
+        link = self._links.get(purpose)
+        if link is None:
+            link = self._links[purpose] = Link(
+                self.urls,
+                name=f"{self._name} {purpose} {socket.gethostname()}:{os.getpid()}",
+                heartbeat=self._settings.heartbeat,
+                connect_timeout=self._settings.connect_timeout,
+            )
+        return link
+
+    @property
+    def publisher(self) -> Publisher:
+        """The publisher; I/O loop only."""
+        if self._publisher is None:
+            self._publisher = Publisher(
+                self.link("publish"), max_message_size=self._settings.max_message_size
+            )
+            self._publisher.start()
+        return self._publisher
+
+    def _send(self, publication: Publication) -> None:
+        self.publisher.send(publication)
+
+    # -- from anywhere ------------------------------------------------------------
+
+    def publish(self, publication: Publication) -> None:
+        """Send; ``publication.on_done`` is called on the I/O loop."""
+        self.io.post(self._send, publication)
+
+    def publish_and_wait(self, publication: Publication, timeout: float) -> None:
+        """Send and block until the outcome.
+
+        Args:
+            timeout: The publication's own deadline, in seconds from now.
+
+        Raises:
+            PublishError: And what else the publication failed with.
+        """
+        waiter = threading.Lock()
+        waiter.acquire()
+        publication.on_done = lambda _: waiter.release()
+        self.publish(publication)
+        if not waiter.acquire(timeout=timeout + _GRACE):
+            raise publication.fail(PublishTimeout, "the I/O thread does not answer")
+        if publication.error is not None:
+            raise publication.error
+
+    async def publish_and_await(self, publication: Publication) -> None:
+        """Send and await the outcome, on the caller's loop.
+
+        Raises:
+            PublishError: And what else the publication failed with.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        mailbox = self.mailbox()
+
+        def settle() -> None:
+            if not future.done():
+                if publication.error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(publication.error)
+
+        publication.on_done = lambda _: mailbox.post(settle)
+        self.publish(publication)
+        await future
+
+    def mailbox(self) -> Mailbox:
+        """Return the mailbox of the running loop."""
+        loop = asyncio.get_running_loop()
+        mailbox = self._mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = self._mailboxes[loop] = Mailbox(loop)
+        return mailbox
+
+    def open_replies(self, *, expires: float, on_reply: Callable[[Message], None]) -> ReplyQueue:
+        """Start a reply queue for this process; see `ReplyQueue`."""
+        replies = ReplyQueue(expires=expires, on_reply=on_reply)
+        self._replies.append(replies)
+        self.io.post(lambda: replies.start(self.link("consume")))
+        return replies
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait for what is on its way, at most ``timeout`` seconds, and disconnect.
+
+        The next use connects again.
+        """
+        if not self.io.started:
+            return
+        io = self.io
+        with suppress(TimeoutError):
+            io.run(self._close(timeout), timeout + _GRACE)
+        io.stop()
+        self._reset()
+
+    async def _close(self, timeout: float) -> None:
+        if self._publisher is not None:
+            await self._publisher.drain(timeout)
+            await self._publisher.close()
+        for replies in self._replies:
+            await replies.close()
+        for link in self._links.values():
+            await link.close()
+
+
+def _forked() -> None:
+    for transport in list(_living):
+        transport._reset()
+
+
+def _exiting() -> None:
+    for transport in list(_living):
+        transport.close(timeout=1.0)
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(_exiting)

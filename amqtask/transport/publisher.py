@@ -1,0 +1,496 @@
+"""Publish with pipelined confirms: every message ends confirmed or as a typed error.
+
+One publication:
+
+    waiting --channel up, route declared--> sent --ack--> confirmed
+       |                                     |--return + ack--> Unroutable
+       |                                     |--nack--> Nacked
+       |                                     `--channel or connection lost--> waiting
+       `--deadline (from any state)--> PublishTimeout, or Blocked under an alarm
+
+A message sent on a channel that is lost before the confirm is sent again on
+the next one: it may then exist twice, with the same id, but it is never lost.
+At most `WINDOW` messages are unconfirmed; the others wait their turn here, so
+a slow broker costs memory in one place only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from pika import exceptions as pika_errors
+from pika.spec import Basic, BasicProperties
+
+from amqtask.errors import (
+    AccessRefused,
+    AmqtaskError,
+    Blocked,
+    ChannelClosed,
+    MessageTooLarge,
+    Nacked,
+    PublishError,
+    PublishTimeout,
+    TransportError,
+    Unroutable,
+)
+from amqtask.message.model import Message
+from amqtask.transport.link import Link
+from amqtask.transport.session import Channel, Session
+
+log = logging.getLogger(__name__)
+
+#: Most messages sent and not yet confirmed.
+WINDOW = 4096
+#: Seconds between looks for publications past their deadline.
+SWEEP = 0.1
+
+_TOO_LARGE = re.compile(r"message size (\d+) is larger than")
+_NO_EXCHANGE = re.compile(r"no exchange '(.*)' in vhost")
+
+
+class Requirement:
+    """Something a route needs on the broker before the first message goes there.
+
+    Args:
+        name: For logs.
+        prepare: Makes it so; awaited once per session, on the I/O loop.
+    """
+
+    __slots__ = ("name", "prepare")
+
+    def __init__(self, name: str, prepare: Callable[[Session], Awaitable[None]]) -> None:
+        self.name = name
+        self.prepare = prepare
+
+    def __repr__(self) -> str:
+        return f"<Requirement {self.name}>"
+
+
+class Publication:
+    """One message on its way.
+
+    Args:
+        message: What to send.
+        exchange: ``""`` is the default exchange.
+        requires: What has to be there first, in this order.
+        deadline: `time.monotonic` instant after which it fails; None waits for ever.
+        on_done: Called once, on the I/O loop, when `error` is final.
+        task: Name of the task, for error texts.
+        hint: Remedy to add to an `Unroutable`.
+
+    Attributes:
+        done: True once confirmed or failed.
+        error: Why it failed; None when it was confirmed.
+    """
+
+    __slots__ = (
+        "deadline",
+        "done",
+        "error",
+        "exchange",
+        "hint",
+        "message",
+        "on_done",
+        "requires",
+        "returned",
+        "routing_key",
+        "sends",
+        "task",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        *,
+        requires: Sequence[Requirement] = (),
+        deadline: float | None = None,
+        on_done: Callable[[Publication], object] | None = None,
+        task: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.requires = requires
+        self.deadline = deadline
+        self.on_done = on_done
+        self.task = task
+        self.hint = hint
+        self.done = False
+        self.error: AmqtaskError | None = None
+        self.sends = 0
+        self.returned: str | None = None
+
+    def what(self) -> str:
+        """Name task and route, for error texts."""
+        who = f"task {self.task!r}" if self.task else "message"
+        id_ = f" (id {self.message.message_id})" if self.message.message_id else ""
+        exchange = f"exchange {self.exchange!r}" if self.exchange else "the default exchange"
+        return f"{who}{id_} to {exchange} with routing key {self.routing_key!r}"
+
+    def fail(self, kind: type[PublishError], reason: str, hint: str | None = None) -> PublishError:
+        """Build the error of class ``kind`` that says why this was not published."""
+        error = kind(f"{self.what()} was not published: {reason}", hint=hint)
+        error.task, error.task_id = self.task, self.message.message_id
+        error.exchange, error.routing_key = self.exchange, self.routing_key
+        return error
+
+    def finish(self, error: AmqtaskError | None) -> None:
+        """Make ``error`` (None: confirmed) the outcome and tell whoever waits."""
+        if not self.done:
+            self.done = True
+            self.error = error
+            if self.on_done is not None:
+                self.on_done(self)
+
+
+class Publisher:
+    """Publishes over a link; lives on the link's loop.
+
+    Args:
+        link: Where sessions come from.
+        max_message_size: Bytes of body above which nothing is even tried.
+
+    Threads: `send` only on the loop; other threads go through `Transport.publish`.
+    """
+
+    def __init__(self, link: Link, *, max_message_size: int) -> None:
+        self._link = link
+        self._max_message_size = max_message_size
+        self._waiting: deque[Publication] = deque()
+        self._unconfirmed: dict[int, Publication] = {}
+        self._preparing: dict[Requirement, list[Publication]] = {}
+        self._ready: set[Requirement] = set()  # prepared in this session
+        self._channel: Channel | None = None
+        self._tag = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._properties = BasicProperties  # bound once: looked up for each message
+        link.on_change.append(self._link_changed)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._link.start()
+        if not self._tasks:
+            self._spawn(self._run())
+
+    @property
+    def pending(self) -> int:
+        """How many publications have no outcome yet."""
+        preparing = sum(len(group) for group in self._preparing.values())
+        return len(self._waiting) + len(self._unconfirmed) + preparing
+
+    def send(self, publication: Publication) -> None:
+        """Publish; the outcome arrives through ``publication.on_done``."""
+        size = len(publication.message.body)
+        if size > self._max_message_size:
+            publication.finish(
+                publication.fail(
+                    MessageTooLarge,
+                    f"its body has {size} bytes, max_message_size is {self._max_message_size}",
+                    hint="store the data elsewhere and send a reference to it",
+                )
+            )
+            return
+        self._idle.clear()
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+        self._waiting.append(publication)
+        if self._channel is not None:
+            self._pump()
+        elif self._link.refused:
+            self._link_changed()
+        else:
+            self.start()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until nothing is pending; False when ``timeout`` seconds were not enough."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Fail what is pending and stop; the link stays its owner's."""
+        for publication in self._take_all():
+            publication.finish(publication.fail(PublishTimeout, "the app was closed"))
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._link.on_change.remove(self._link_changed)
+
+    # -- one session after the other ------------------------------------------
+
+    def _spawn(self, coroutine: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        while True:
+            session = await self._link.up()
+            try:
+                channel = await session.channel()
+                await self._serve(channel)
+            except TransportError as error:
+                log.info("publisher.channel_lost error=%r: opening another", str(error))
+                await asyncio.sleep(0.05)  # a broker that refuses channels is not hammered
+
+    async def _serve(self, channel: Channel) -> None:
+        await channel.confirm(self._on_confirm)
+        channel.raw.add_on_return_callback(self._on_return)
+        self._pump_on_unblock(channel.session)
+        self._tag = 0
+        self._ready.clear()
+        self._channel = channel
+        channel.closed.add_done_callback(self._on_channel_closed)
+        self._pump()
+        raise await asyncio.shield(channel.closed)
+
+    def _pump_on_unblock(self, session: Session) -> None:
+        if self._pump not in session.on_unblocked:
+            session.on_unblocked.append(self._pump)
+
+    def _on_channel_closed(self, closed: asyncio.Future[TransportError]) -> None:
+        self._channel = None
+        error = closed.result()
+        again: list[Publication] = []
+        for publication in self._unconfirmed.values():
+            verdict = self._verdict(publication, error)
+            if verdict is None:
+                again.append(publication)
+            else:
+                publication.finish(verdict)
+        self._unconfirmed.clear()
+        # what was on its way goes first, in its order, when the next channel is up
+        self._waiting.extendleft(reversed(again))
+        self._check_idle()
+
+    def _verdict(self, publication: Publication, error: TransportError) -> PublishError | None:
+        """Decide what a closed channel means for one unconfirmed message; None: send it again."""
+        if isinstance(error, AccessRefused):
+            return publication.fail(PublishError, str(error), hint=error.hint)
+        if not isinstance(error, ChannelClosed):
+            return None
+        if found := _NO_EXCHANGE.search(error.text):
+            if found[1] != publication.exchange:
+                return None
+            if publication.requires and publication.sends < 2:
+                return None  # deleted under us: the next channel declares it anew
+            return publication.fail(Unroutable, error.text, hint=publication.hint)
+        if found := _TOO_LARGE.search(error.text):
+            if len(publication.message.body) < int(found[1]):
+                return None
+            return publication.fail(MessageTooLarge, error.text)
+        return publication.fail(PublishError, str(error))
+
+    # -- sending ----------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send as much of what waits as channel, window and alarms allow."""
+        channel, waiting = self._channel, self._waiting
+        if channel is None or not channel.is_open or channel.session.blocked is not None:
+            return
+        unconfirmed, ready = self._unconfirmed, self._ready
+        publish = channel.raw.basic_publish
+        while waiting and len(unconfirmed) < WINDOW:
+            publication = waiting.popleft()
+            if publication.done:
+                continue
+            for requirement in publication.requires:
+                if requirement not in ready:
+                    self._prepare(channel.session, requirement, publication)
+                    break
+            else:
+                self._tag += 1
+                publication.sends += 1
+                publication.returned = None
+                unconfirmed[self._tag] = publication
+                message = publication.message
+                try:
+                    publish(
+                        publication.exchange,
+                        publication.routing_key,
+                        message.body,
+                        BasicProperties(
+                            content_type=message.content_type,
+                            content_encoding=message.content_encoding,
+                            headers=message.headers or None,  # type: ignore[arg-type]
+                            delivery_mode=message.delivery_mode,
+                            priority=message.priority,
+                            correlation_id=message.correlation_id,
+                            reply_to=message.reply_to,
+                            expiration=message.expiration,
+                            message_id=message.message_id,
+                            timestamp=message.timestamp,
+                            type=message.type,
+                            user_id=message.user_id,
+                            app_id=message.app_id,
+                        ),
+                        mandatory=True,
+                    )
+                except (pika_errors.AMQPError, ValueError, TypeError, AttributeError) as error:
+                    # marshalling failed before a byte was written, so no tag was used up
+                    del unconfirmed[self._tag]
+                    self._tag -= 1
+                    if not channel.is_open:
+                        waiting.appendleft(publication)
+                        return
+                    publication.finish(publication.fail(PublishError, f"it does not encode: {error}"))
+
+    def _prepare(self, session: Session, requirement: Requirement, first: Publication) -> None:
+        """Hold ``first`` back, and all that need the same, until the requirement is met."""
+        group = self._preparing.get(requirement)
+        if group is not None:
+            group.append(first)
+            return
+        self._preparing[requirement] = [first]
+
+        async def prepare() -> None:
+            error: AmqtaskError | None = None
+            try:
+                await requirement.prepare(session)
+            except TransportError as lost:
+                if session.is_open:
+                    error = lost
+            except AmqtaskError as failed:
+                error = failed
+            group = self._preparing.pop(requirement)
+            if error is not None:
+                for publication in group:
+                    publication.finish(error)
+                self._check_idle()
+                return
+            if self._channel is not None and self._channel.session is session:
+                self._ready.add(requirement)
+            self._waiting.extendleft(reversed(group))
+            self._pump()
+
+        self._spawn(prepare())
+
+    # -- outcomes -----------------------------------------------------------------
+
+    def _on_confirm(self, frame: object) -> None:
+        method = frame.method  # type: ignore[attr-defined]
+        tag: int = method.delivery_tag
+        unconfirmed = self._unconfirmed
+        nacked = isinstance(method, Basic.Nack)
+        if method.multiple:
+            # tags are sent in order, so the dict is in order: the front is what is covered
+            covered = []
+            for sent in unconfirmed:
+                if sent > tag:
+                    break
+                covered.append(sent)
+            for sent in covered:
+                self._confirmed(unconfirmed.pop(sent), nacked)
+        elif (publication := unconfirmed.pop(tag, None)) is not None:
+            self._confirmed(publication, nacked)
+        if self._waiting:
+            self._pump()
+        elif not unconfirmed:
+            self._check_idle()
+
+    def _confirmed(self, publication: Publication, nacked: bool) -> None:
+        if publication.done:
+            return
+        if nacked:
+            publication.finish(
+                publication.fail(
+                    Nacked,
+                    "the queue refused it",
+                    hint="it is full (x-max-length with reject-publish) or its replicas "
+                    "are down; see the broker's log",
+                )
+            )
+        elif publication.returned is None:
+            publication.finish(None)
+        elif publication.requires and publication.sends < 2:
+            # the queue was deleted since it was declared: declare it once more
+            self._ready.difference_update(publication.requires)
+            self._waiting.append(publication)
+        else:
+            publication.finish(
+                publication.fail(
+                    Unroutable, f"no queue took it ({publication.returned})", hint=publication.hint
+                )
+            )
+
+    def _on_return(self, _: object, method: Basic.Return, props: BasicProperties, __: bytes) -> None:
+        # basic.return carries no tag; it precedes the ack of its message, so the oldest
+        # unconfirmed one with this id and route is meant
+        for publication in self._unconfirmed.values():
+            if (
+                publication.returned is None
+                and publication.message.message_id == props.message_id
+                and publication.routing_key == method.routing_key
+                and publication.exchange == method.exchange
+            ):
+                publication.returned = f"{method.reply_code} {method.reply_text}"
+                return
+
+    def _sweep(self) -> None:
+        """Fail what is past its deadline."""
+        now = time.monotonic()
+        self._sweeper = None
+        late = [p for p in self._each() if p.deadline is not None and p.deadline <= now]
+        for publication in late:
+            publication.finish(self._too_late(publication))
+        if late:
+            self._waiting = deque(p for p in self._waiting if not p.done)
+        # a sent one keeps its tag until its confirm comes, done or not
+        self._check_idle()
+        if self.pending:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    def _too_late(self, publication: Publication) -> PublishError:
+        session = self._link.session
+        if session is not None and session.blocked is not None:
+            return publication.fail(
+                Blocked,
+                f"broker {session.url} takes no messages: {session.blocked}",
+                hint="free memory or disk on the broker, or raise its watermark",
+            )
+        if publication.sends:
+            return publication.fail(
+                PublishTimeout,
+                "no confirm before the deadline; it was sent and may still arrive",
+            )
+        why = str(self._link.last_error) if self._link.last_error else "its turn did not come"
+        return publication.fail(PublishTimeout, why)
+
+    def _link_changed(self) -> None:
+        """Fail at once what no broker will ever take with these credentials."""
+        error = self._link.last_error
+        if self._link.refused and error is not None:
+            for publication in self._take_all():
+                publication.finish(error)
+
+    def _each(self) -> list[Publication]:
+        preparing = [p for group in self._preparing.values() for p in group]
+        return [*self._waiting, *self._unconfirmed.values(), *preparing]
+
+    def _take_all(self) -> list[Publication]:
+        taken = [p for p in self._each() if not p.done]
+        self._waiting.clear()
+        self._unconfirmed.clear()
+        self._check_idle()
+        return taken
+
+    def _check_idle(self) -> None:
+        if not self.pending:
+            self._idle.set()

@@ -1,0 +1,361 @@
+"""One connection epoch: a pika connection and its channels, thrown away whole.
+
+    opening --> open --> closed
+
+Nothing here reconnects. When the connection ends, for whatever reason, the
+session is closed for good and `amqtask.transport.link` makes the next one;
+half-dead objects are never repaired. Everything runs on the loop that opened
+the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from pika import exceptions as pika_errors
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.utils import connection_workflow
+from pika.channel import Channel as PikaChannel
+
+from amqtask.errors import (
+    AccessRefused,
+    BrokerUnreachable,
+    ChannelClosed,
+    ConnectionLost,
+    TransportError,
+)
+from amqtask.transport.url import BrokerURL
+
+log = logging.getLogger(__name__)
+
+_ACCESS_CODES = (403, 530)
+_LOGIN_ERRORS = (
+    pika_errors.AuthenticationError,
+    pika_errors.ProbableAuthenticationError,
+    pika_errors.ProbableAccessDeniedError,
+)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Unfold pika's connection workflow errors down to what really happened."""
+    if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
+        return [cause for inner in error.exceptions[-1:] for cause in _causes(inner)]
+    if isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
+        return _causes(error.exception)
+    return [error]
+
+
+def connection_error(error: BaseException | None, url: BrokerURL) -> TransportError:
+    """Translate what pika says about a connection into an error of ours."""
+    cause = _causes(error)[-1] if error is not None else None
+    wrapped: TransportError
+    if isinstance(cause, pika_errors.ConnectionClosedByBroker):
+        text = f"{cause.reply_code} {cause.reply_text}"
+        if cause.reply_code in _ACCESS_CODES:
+            wrapped = AccessRefused(
+                f"broker {url} refused access to vhost {url.vhost!r}: {text}",
+                hint="check user, password, vhost and permissions of the broker URL",
+            )
+        else:
+            wrapped = ConnectionLost(f"broker {url} closed the connection: {text}")
+    elif isinstance(cause, _LOGIN_ERRORS):
+        wrapped = AccessRefused(
+            f"broker {url} refused access to vhost {url.vhost!r}",
+            hint="check user, password, vhost and permissions of the broker URL",
+        )
+    elif isinstance(cause, pika_errors.AMQPHeartbeatTimeout):
+        wrapped = ConnectionLost(f"broker {url} sent no heartbeat in time")
+    elif isinstance(cause, pika_errors.ConnectionClosedByClient):
+        wrapped = ConnectionLost(f"connection to broker {url} was closed here")
+    elif isinstance(cause, pika_errors.StreamLostError):
+        wrapped = ConnectionLost(f"connection to broker {url} was lost")
+    else:
+        what = str(cause) or type(cause).__name__ if cause is not None else "no reason given"
+        wrapped = BrokerUnreachable(f"broker {url} does not answer: {what}")
+    wrapped.__cause__ = cause
+    return wrapped
+
+
+def channel_error(error: BaseException, url: BrokerURL) -> TransportError:
+    """Translate what pika says about a channel into an error of ours."""
+    if not isinstance(error, pika_errors.ChannelClosed):
+        return connection_error(error, url)
+    wrapped: TransportError
+    if error.reply_code == 403:
+        wrapped = AccessRefused(
+            f"broker {url} refused an operation: {error.reply_text}",
+            hint="give the user this permission, or have somebody else declare "
+            'the entities and set declare="never"',
+        )
+    else:
+        wrapped = ChannelClosed(
+            f"broker {url} closed a channel: {error.reply_code} {error.reply_text}",
+            code=error.reply_code,
+            text=error.reply_text,
+        )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+class Session:
+    """An open connection.
+
+    Attributes:
+        url: The broker it leads to.
+        epoch: Counts up with each session of a link.
+        closed: Done when the session is over; its result is the reason.
+        blocked: The broker's reason while it takes no publishes, else None.
+        server: The broker's own ``product``, ``version`` and the like.
+
+    Threads: not thread-safe; use it on the loop that opened it.
+    """
+
+    def __init__(self, url: BrokerURL, epoch: int) -> None:
+        self.url = url
+        self.epoch = epoch
+        self.closed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
+        self.blocked: str | None = None
+        self.on_unblocked: list[Callable[[], None]] = []
+        self._raw: AsyncioConnection
+
+    @classmethod
+    async def open(
+        cls, url: BrokerURL, *, epoch: int, name: str, heartbeat: int, timeout: float
+    ) -> Session:
+        """Connect and log in.
+
+        Args:
+            name: The connection's name in RabbitMQ's tools.
+            heartbeat: Seconds between heartbeats asked of the broker.
+            timeout: Seconds for all of it.
+
+        Raises:
+            BrokerUnreachable: Nothing answered, or not in time.
+            AccessRefused: The credentials or the vhost were refused.
+        """
+        session = cls(url, epoch)
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_open(_: Any) -> None:
+            if not opened.done():
+                opened.set_result(None)
+
+        def on_open_error(_: Any, error: BaseException) -> None:
+            if not opened.done():
+                opened.set_exception(connection_error(error, url))
+
+        raw = AsyncioConnection(
+            url.parameters(name=name, heartbeat=heartbeat, timeout=timeout),
+            on_open_callback=on_open,
+            on_open_error_callback=on_open_error,
+            on_close_callback=session._on_close,
+            custom_ioloop=asyncio.get_running_loop(),
+        )
+        session._raw = raw
+        raw.add_on_connection_blocked_callback(session._on_blocked)
+        raw.add_on_connection_unblocked_callback(session._on_unblocked)
+        try:
+            async with asyncio.timeout(timeout):
+                await opened
+        except BaseException as error:
+            opened.cancel()
+            with suppress(pika_errors.ConnectionWrongStateError):
+                raw.close()
+            if isinstance(error, TimeoutError):
+                raise BrokerUnreachable(
+                    f"broker {url} did not complete the handshake within {timeout:g} s"
+                ) from None
+            raise
+        return session
+
+    @property
+    def server(self) -> dict[str, Any]:
+        """The broker's server properties."""
+        return dict(self._raw.server_properties or {})
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session can be used."""
+        return not self.closed.done()
+
+    async def channel(self) -> Channel:
+        """Open a channel.
+
+        Raises:
+            TransportError: The session ended meanwhile.
+        """
+        channel = Channel(self)
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        channel._waiting.add(opened)
+        try:
+            channel._raw = self._raw.channel(on_open_callback=partial(_resolve, opened))
+        except pika_errors.AMQPConnectionError as error:
+            raise connection_error(error, self.url) from error
+        channel._raw.add_on_close_callback(channel._on_close)
+        try:
+            await opened
+        finally:
+            channel._waiting.discard(opened)
+        return channel
+
+    async def close(self, timeout: float = 2.0) -> None:
+        """Close in good order; after ``timeout`` seconds without an answer, abruptly."""
+        if self.is_open:
+            with suppress(pika_errors.ConnectionWrongStateError):
+                self._raw.close()
+            await asyncio.wait([self.closed], timeout=timeout)
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a word to the broker."""
+        if self.is_open:
+            self._raw._terminate_stream(None)  # the only way pika offers past a silent peer
+
+    def _on_close(self, _: Any, error: BaseException) -> None:
+        if not self.closed.done():
+            self.closed.set_result(connection_error(error, self.url))
+
+    def _on_blocked(self, _: Any, frame: Any) -> None:
+        self.blocked = frame.method.reason or "no reason given"
+        log.warning(
+            "broker.blocked url=%s reason=%r: publishing waits until the alarm ends",
+            self.url,
+            self.blocked,
+        )
+
+    def _on_unblocked(self, _: Any, __: Any) -> None:
+        self.blocked = None
+        log.info("broker.unblocked url=%s: publishing goes on", self.url)
+        for callback in self.on_unblocked:
+            callback()
+
+
+def _resolve(future: asyncio.Future[Any], value: Any = None) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+class Channel:
+    """An open channel: pika's callbacks as coroutines, its errors as ours.
+
+    Attributes:
+        closed: Done when the channel is over; its result is the reason.
+        raw: pika's channel, for the hot path (publish, ack).
+
+    Threads: not thread-safe; use it on the session's loop.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.closed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._raw: PikaChannel
+
+    @property
+    def raw(self) -> PikaChannel:
+        """pika's own channel."""
+        return self._raw
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel can be used."""
+        return not self.closed.done()
+
+    def _on_close(self, _: Any, error: BaseException) -> None:
+        if self.closed.done():
+            return
+        reason = channel_error(error, self.session.url)
+        self.closed.set_result(reason)
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(reason)
+
+    async def _ask(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Send a method that the broker answers; return the answering method frame's method."""
+        if self.closed.done():
+            raise self.closed.result()
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.add(answer)
+        try:
+            method(*args, callback=partial(_resolve, answer), **kwargs)
+            return (await answer).method
+        except pika_errors.AMQPError as error:
+            raise channel_error(error, self.session.url) from error
+        finally:
+            self._waiting.discard(answer)
+
+    async def declare_exchange(self, name: str, **options: Any) -> None:
+        """``exchange.declare``; options as pika's ``exchange_declare``."""
+        await self._ask(self._raw.exchange_declare, name, **options)
+
+    async def declare_queue(self, name: str, **options: Any) -> tuple[str, int, int]:
+        """``queue.declare``.
+
+        Returns:
+            The queue's name, its ready messages and its consumers.
+        """
+        ok = await self._ask(self._raw.queue_declare, name, **options)
+        return ok.queue, ok.message_count, ok.consumer_count
+
+    async def bind_queue(
+        self, queue: str, exchange: str, routing_key: str, arguments: dict[str, Any] | None = None
+    ) -> None:
+        """``queue.bind``."""
+        await self._ask(self._raw.queue_bind, queue, exchange, routing_key, arguments=arguments)
+
+    async def bind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """``exchange.bind``."""
+        await self._ask(
+            self._raw.exchange_bind, destination, source, routing_key, arguments=arguments
+        )
+
+    async def delete_queue(self, name: str) -> None:
+        """``queue.delete``, whatever it holds."""
+        await self._ask(self._raw.queue_delete, name)
+
+    async def qos(self, prefetch: int) -> None:
+        """``basic.qos`` for the consumers made after it."""
+        await self._ask(self._raw.basic_qos, prefetch_count=prefetch)
+
+    async def confirm(self, on_confirm: Callable[[Any], None]) -> None:
+        """``confirm.select``; ``on_confirm`` gets each ack or nack frame."""
+        if self.closed.done():
+            raise self.closed.result()
+        await self._ask(self._raw.confirm_delivery, on_confirm)
+
+    async def consume(self, queue: str, on_message: Callable[..., None]) -> str:
+        """``basic.consume`` with manual acks; returns the consumer tag."""
+        ok = await self._ask(self._raw.basic_consume, queue, on_message)
+        return str(ok.consumer_tag)
+
+    async def cancel(self, consumer_tag: str) -> None:
+        """``basic.cancel``; deliveries under way still reach the callback."""
+        raw = self._raw
+        if consumer_tag not in raw._consumers:
+            return  # the broker cancelled it before we did
+
+        def cancel(tag: str, *, callback: Callable[..., None]) -> None:
+            raw.basic_cancel(tag, callback=callback)
+            # pika would reject what arrives before cancel-ok: a failed delivery, to
+            # RabbitMQ 4.3. Forgetting the mark lets it come here, to be given back.
+            raw._cancelled.discard(tag)
+
+        await self._ask(cancel, consumer_tag)
+
+    async def close(self) -> None:
+        """``channel.close``, and wait for its answer."""
+        if self.is_open:
+            with suppress(pika_errors.AMQPError):
+                self._raw.close()
+            await asyncio.wait([self.closed], timeout=2.0)

@@ -1,0 +1,63 @@
+"""Hypothesis strategies for what calls carry."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, timedelta, timezone
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+#: Enough to meet each kind of value, few enough for a suite of seconds; no deadline, as machines differ.
+some = settings(max_examples=40, deadline=None)
+
+_offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+_zones = st.none() | st.just(UTC) | _offsets
+
+
+def _marked(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"__type__", "__value__"}
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text
+    | st.text()  # lone surrogates too
+)
+specials = (
+    st.datetimes(timezones=_zones).map(lambda value: value.replace(fold=0))
+    | st.dates()
+    | st.times(timezones=_zones).map(lambda value: value.replace(fold=0))
+    | st.decimals(allow_nan=False)
+    | st.uuids()
+    | st.binary()
+)
+
+
+def nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Lists and dicts of the leaves."""
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(text, inner, max_size=4).filter(lambda value: not _marked(value))
+        ),
+        max_leaves=12,
+    )
+
+
+values = nested(scalars | specials)
+
+# anything a field table could hold, and then some
+junk = nested(
+    scalars
+    | specials
+    | st.just(math.nan)
+    | st.just(math.inf)
+    | st.sampled_from(["2026-11-23", "json", "zlib", "t.add", "", "0", "-1", "é"])
+)
