@@ -19,7 +19,7 @@ from amqtask.result import AsyncResult
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
-from amqtask.topology.delay import delay_binding, delay_plan
+from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix
 from amqtask.topology.entities import Queue
 from amqtask.topology.plan import Plan, queue_plan
 from amqtask.topology.routing import Router
@@ -104,10 +104,8 @@ class App:
         pyproject: Path | None = None,
         **settings: Any,
     ) -> None:
-        said = dict(settings)
-        for key, value in (("broker", broker), ("backend", backend), ("queues", tuple(queues))):
-            if value:
-                said[key] = value
+        named = {"broker": broker, "backend": backend, "queues": tuple(queues)}
+        said = {**settings, **{key: value for key, value in named.items() if value}}
         self.name = name
         self.settings = Settings.load(
             values=said, source=config, environ=environ, pyproject=pyproject or _pyproject()
@@ -132,16 +130,20 @@ class App:
     @overload
     def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
-    def task(
-        self, *, bind: Literal[True], **said: Unpack[TaskOptions]
-    ) -> BoundTaskDecorator: ...
+    def task(self, *, bind: Literal[True], **said: Unpack[TaskOptions]) -> BoundTaskDecorator: ...
     @overload
     def task(
         self, *, bind: Literal[False] = False, **said: Unpack[TaskOptions]
     ) -> TaskDecorator: ...
 
-    def task(
-        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **said: Any
+    # mypy does not see that **said takes what Unpack[TaskOptions] names
+    def task(  # type: ignore[misc]
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        bind: bool = False,
+        **said: Unpack[TaskOptions],
     ) -> Any:
         """Make a function a task.
 
@@ -227,8 +229,6 @@ class App:
         pending = self._backend.watch(task_id) if self._backend is not None else None
         return AsyncResult(task_id, "unknown", pending)
 
-    AsyncResult = result
-
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
     ) -> Outgoing:
@@ -250,9 +250,7 @@ class App:
         if pipeline is not None and pipeline.belongs_to(self.transport):
             pipeline.add(outgoing)
         elif len(outgoing.publications) == 1:
-            self.transport.publish_and_wait(
-                outgoing.publications[0], self.settings.publish_timeout
-            )
+            self.transport.publish_and_wait(outgoing.publications[0], self.settings.publish_timeout)
         else:
             try:
                 with self.pipeline() as pipeline:
@@ -294,11 +292,11 @@ class App:
         """
         names = list(self._queues) if queues is None else list(queues)
         wanted = [self.queue(name) for name in names]
-        prefix = self.settings.delay_prefix
         plans = [queue_plan(queue, self.settings) for queue in wanted]
         if self.settings.declare != "never":
-            plans.append(delay_plan(prefix))
-            plans += [delay_binding(name, prefix) for name in names]
+            for queue in wanted:
+                prefix = delay_prefix(queue, self.settings)
+                plans += [delay_plan(prefix), delay_binding(queue.name, prefix)]
         return Plan().merge(*plans)
 
     def close(self, timeout: float = 5.0) -> None:

@@ -106,9 +106,7 @@ class Context:
         Raises:
             Retry: Always.
         """
-        raise Retry(
-            reason, countdown=countdown, eta=eta, exc=exc, max_retries=max_retries
-        ) from exc
+        raise Retry(reason, countdown=countdown, eta=eta, exc=exc, max_retries=max_retries) from exc
 
 
 class _CurrentTask:

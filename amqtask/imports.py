@@ -44,7 +44,9 @@ def import_module(name: str, what: str, error: type[ConfigurationError]) -> Modu
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
-        if missing.name is not None and (name == missing.name or name.startswith(f"{missing.name}.")):
+        if missing.name is not None and (
+            name == missing.name or name.startswith(f"{missing.name}.")
+        ):
             raise error(
                 f"{what}: no module named {missing.name!r}",
                 hint=f"it is looked for in {sys.path[0]!r} and in the installed packages",

@@ -80,8 +80,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.countdown is not None and self.eta is not None:
             raise ConfigurationError(
-                "countdown and eta are both given", hint="give one: eta is an instant, countdown "
-                "seconds from now"
+                "countdown and eta are both given",
+                hint="give one: eta is an instant, countdown seconds from now",
             )
         for name in ("eta", "expires"):
             value = getattr(self, name)
@@ -96,9 +96,8 @@ class Options:
             _check_seconds("expires", self.expires)
         if self.priority is not None and not 0 <= self.priority <= 255:
             raise ConfigurationError(f"priority={self.priority!r} is not from 0 to 255")
-        if self.task_id is not None and not (
-            isinstance(self.task_id, str) and 0 < len(self.task_id.encode()) <= 255
-        ):
+        id_: Any = self.task_id  # whatever a caller passed
+        if id_ is not None and not (isinstance(id_, str) and 0 < len(id_.encode()) <= 255):
             raise ConfigurationError(f"task_id={self.task_id!r} is not a str of 1 to 255 bytes")
 
     def over(self, base: Options) -> Options:
@@ -123,7 +122,7 @@ class Options:
         return replace(base, **said)
 
 
-def _check_seconds(name: str, value: float | None) -> None:
+def _check_seconds(name: str, value: Any) -> None:
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12
     ):

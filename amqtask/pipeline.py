@@ -158,5 +158,3 @@ class Pipeline:
 def active_pipeline() -> Pipeline | None:
     """Return the pipeline this code runs inside, if any."""
     return _active.get()
-
-

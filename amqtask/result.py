@@ -115,9 +115,7 @@ class AsyncResult(Generic[R]):
         return self._pending
 
     def _timeout(self, timeout: float | None) -> ResultTimeout:
-        return ResultTimeout(
-            f"no result of task {self.task!r} (id {self.id}) within {timeout:g} s"
-        )
+        return ResultTimeout(f"no result of task {self.task!r} (id {self.id}) within {timeout:g} s")
 
     def _outcome(self, propagate: bool) -> R:
         meta = cast(ResultMeta, self._need().meta)

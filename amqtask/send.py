@@ -24,7 +24,7 @@ from amqtask.message import Call, encode, serializer
 from amqtask.options import Options
 from amqtask.policy.retry import RETRY_HEADER
 from amqtask.settings import Settings
-from amqtask.topology.delay import delay_binding, delay_plan, delay_route
+from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix, delay_route
 from amqtask.topology.entities import Exchange, Queue
 from amqtask.topology.plan import Plan, exchange_plan, queue_plan
 from amqtask.topology.routing import Route, Router
@@ -137,19 +137,19 @@ class Sender:
         pending = self._backend.watch(call.id) if wants_result and self._backend else None
         return Outgoing(call.id, name, publications, pending)
 
-    def delayed(self, queue: str, delay: float) -> tuple[str, str, tuple[Requirement, ...]]:
+    def delayed(self, queue: Queue, delay: float) -> tuple[str, str, tuple[Requirement, ...]]:
         """Return exchange, routing key and needs of a message for ``queue`` in ``delay`` seconds."""
-        prefix = self._settings.delay_prefix
-        address = delay_route(delay, queue, prefix)
+        name, prefix = queue.name, delay_prefix(queue, self._settings)
+        address = delay_route(delay, name, prefix)
         if address is None:
-            return "", queue, ()
+            return "", name, ()
         if self._settings.declare != "auto":
             return (*address, ())  # whoever owns the topology made the levels and bindings
         return (
             *address,
             (
-                self._requirement("delay", partial(delay_plan, prefix)),
-                self._requirement(("delay", queue), partial(delay_binding, queue, prefix)),
+                self._requirement(("delay", prefix), partial(delay_plan, prefix)),
+                self._requirement(("delay", prefix, name), partial(delay_binding, name, prefix)),
             ),
         )
 
@@ -199,9 +199,11 @@ class Sender:
     ) -> list[tuple[str, str, tuple[Requirement, ...]]]:
         """Return where each copy goes, and what that needs on the broker."""
         if delay <= 0:
-            needs = (self.queue_requirement(route.queue),) if route.queue is not None else ()
-            if route.queue is None:
-                needs = self._exchange_requirement(options.exchange, route.exchange)
+            needs = (
+                self._exchange_requirement(options.exchange, route.exchange)
+                if route.queue is None
+                else (self.queue_requirement(route.queue),)
+            )
             return [(route.exchange, route.routing_key, needs)]
         queues = (
             [route.queue]
@@ -216,8 +218,8 @@ class Sender:
             )
         addresses = []
         for queue in queues:
-            exchange, key, needs = self.delayed(queue.name, delay)
-            addresses.append((exchange, key, (self.queue_requirement(queue), *needs)))
+            exchange, key, levels = self.delayed(queue, delay)
+            addresses.append((exchange, key, (self.queue_requirement(queue), *levels)))
         return addresses
 
     def _exchange_requirement(

@@ -50,7 +50,9 @@ class Sendable(Generic[P, R]):
         """Send a call and await the broker's confirm; as `delay`."""
         return await self._app._asend(self._task.checked(args, kwargs), self._options)
 
-    def delay_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[AsyncResult[R]]:
+    def delay_many(
+        self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]
+    ) -> list[AsyncResult[R]]:
         """Send many calls, pipelined, and wait until the broker has them all.
 
         Args:

@@ -45,7 +45,7 @@ class Pending:
             if self.ready:
                 return
             self.meta = meta
-            if not self.ready:
+            if meta.status not in READY_STATES:
                 return
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:

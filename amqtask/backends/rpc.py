@@ -130,7 +130,9 @@ class RpcBackend:
         try:
             meta = decode_meta(message.body, message.content_type, self._accepted)
         except MessageError as error:
-            log.warning("result.unreadable id=%s error=%r: dropped", message.correlation_id, str(error))
+            log.warning(
+                "result.unreadable id=%s error=%r: dropped", message.correlation_id, str(error)
+            )
             return
         task_id = message.correlation_id or meta.task_id
         with self._lock:

@@ -42,7 +42,7 @@ _app_option = click.option(
 @click.version_option(package_name="amqtask")
 @click.pass_context
 def cli(ctx: click.Context, where: str | None) -> None:
-    """Tasks on RabbitMQ: confirmed, retried, never lost.
+    r"""Tasks on RabbitMQ: confirmed, retried, never lost.
 
     \b
     1. Write tasks.py:
@@ -92,7 +92,7 @@ def _find(ctx: click.Context, where: str | None) -> App:
 )
 @click.option("-n", "--name", help="Name of this worker; the host's by default.")
 @click.pass_context
-def worker(ctx: click.Context, where: str | None, **given: Any) -> None:
+def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
     """Run tasks off queues.
 
     SIGTERM or Ctrl-C finishes what runs, gives back the rest and exits 0;
@@ -106,6 +106,6 @@ def worker(ctx: click.Context, where: str | None, **given: Any) -> None:
 @_app_option
 @click.option("-Q", "--queues", metavar="A,B", help="Only these queues.")
 @click.pass_context
-def topology(ctx: click.Context, where: str | None, queues: str | None) -> None:
+def topology(ctx: click.Context, /, where: str | None, queues: str | None) -> None:
     """Print the exchanges, queues and bindings the app wants on the broker."""
     show_topology(_find(ctx, where), queues)

@@ -67,9 +67,8 @@ def banner(app: App, spec: WorkerSpec, processes: int) -> str:
         f"  broker    {', '.join(redact_url(url) for url in app.settings.broker)}",
         f"  results   {redact_url(app.settings.backend) if app.settings.backend else 'off'}",
         f"  queues    {', '.join(spec.queues)}",
-        f"  runs      {processes} process{'es' if processes > 1 else ''} x {spec.concurrency} "
-        f"tasks at once",
-        f"  tasks     {len(tasks) or 'none: import their modules in the app, or name them in imports'}",
+        f"  runs      {processes} process{'es' if processes > 1 else ''} x {spec.concurrency} tasks",
+        f"  tasks     {len(tasks) or 'none: name their modules in the setting imports'}",
     ]
     lines += [f"    {task.name}{' (async)' if task.is_async else ''}" for task in tasks]
     return "\n".join(lines)

@@ -55,7 +55,9 @@ OWN_PREFIX = "amqtask-"
 _BROKER_NAMES = frozenset({"x-delivery-count", "x-acquired-count", "CC", "BCC"})
 _BROKER_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", OWN_PREFIX)
 
-_NAME_BYTES = 255
+# what the specification allows, and aio-pika's codec cuts off after; RabbitMQ itself takes 255
+_NAME_BYTES = 128
+_RECEIVED_NAME_BYTES = 255
 _DEPTH = 16
 _INT64 = 1 << 63
 _DECIMAL_INT32 = 1 << 31
@@ -101,7 +103,7 @@ def check_headers(headers: Mapping[str, Any], *, stamps: bool = False) -> dict[s
     checked = {}
     for name, value in headers.items():
         try:
-            checked[_name(name)] = _value(value, _DEPTH, strict=True)
+            checked[_name(name, strict=True)] = _value(value, _DEPTH, strict=True)
         except _Unsendable as reason:
             error = EncodeError(
                 f"header {show(name)} cannot be sent: {reason}",
@@ -126,7 +128,7 @@ def clean_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
             clean[name] = value  # most of them, at no cost
             continue
         try:
-            if not is_broker_header(_name(name)):
+            if not is_broker_header(_name(name, strict=False)):
                 clean[name] = _value(value, _DEPTH, strict=False)
         except _Unsendable:
             continue  # what no client can write was not put there by one either
@@ -137,15 +139,16 @@ class _Unsendable(Exception):
     """Why a name or value cannot be put into a field table."""
 
 
-def _name(name: Any) -> str:
+def _name(name: Any, *, strict: bool) -> str:
     if not isinstance(name, str):
         raise _Unsendable(f"its name is of type {type(name).__qualname__!r}")
     try:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         raise _Unsendable("its name has a lone surrogate") from None
-    if size > _NAME_BYTES:
-        raise _Unsendable(f"its name has {size} bytes, over {_NAME_BYTES}")
+    most = _NAME_BYTES if strict else _RECEIVED_NAME_BYTES
+    if size > most:
+        raise _Unsendable(f"its name has {size} bytes, over {most}")
     return str.__str__(name)
 
 
@@ -171,7 +174,10 @@ def _value(value: Any, depth: int, *, strict: bool) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item, depth - 1, strict=strict) for item in value]
     if isinstance(value, dict):
-        return {_name(key): _value(item, depth - 1, strict=strict) for key, item in value.items()}
+        return {
+            _name(key, strict=strict): _value(item, depth - 1, strict=strict)
+            for key, item in value.items()
+        }
     if not strict and isinstance(value, bytes | bytearray):
         return bytes(value)
     if not strict and isinstance(value, Decimal) and _fits(value):

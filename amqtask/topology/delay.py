@@ -19,8 +19,9 @@ from __future__ import annotations
 import math
 
 from amqtask.errors import CallError, DelayTooLong
+from amqtask.settings import Settings
 from amqtask.topology.deadletter import dead_queue_arguments
-from amqtask.topology.entities import check_name, check_queue_name
+from amqtask.topology.entities import Queue, check_name, check_queue_name
 from amqtask.topology.plan import BindExchange, BindQueue, DeclareExchange, DeclareQueue, Plan, Step
 
 #: Milliseconds that the lowest bit is worth.
@@ -79,6 +80,19 @@ def delay_route(seconds: float, queue: str, prefix: str) -> tuple[str, str] | No
     ticks = max(1, math.ceil(round(seconds * 1000 / TICK_MS, 6)))
     bits = ".".join(f"{ticks:0{LEVELS}b}")
     return level_name(ticks.bit_length() - 1, prefix), f"{bits}.{queue}"
+
+
+def delay_prefix(queue: Queue, settings: Settings) -> str:
+    """Return the prefix of the levels a queue's delayed messages wait in.
+
+    All queues share one, except those that refuse messages when they are full:
+    a refused message stays pending in its last level, and 32 of those stop the
+    level (tried on RabbitMQ 3.10 and 4.0), so such a queue has levels of its own.
+    """
+    bounded = queue.max_length is not None or any(
+        name.startswith("x-max-length") for name in queue.arguments
+    )
+    return f"{settings.delay_prefix}.{queue.name}" if bounded else settings.delay_prefix
 
 
 def delay_plan(prefix: str) -> Plan:

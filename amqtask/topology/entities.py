@@ -117,8 +117,8 @@ class Queue:
         name: At most 191 bytes of UTF-8 without ``*`` and ``#``: a delayed
             call carries it in a routing key behind 64 bytes of level bits.
         bindings: Binding objects, or bare patterns on the app's exchange.
-            Empty: bound to the app's exchange with ``name`` and ``name.#``
-            in one pattern, ``name.#``.
+            Empty: bound to the app's exchange with ``name.#``, or to
+            ``exchange`` with ``routing_key`` when an exchange is given.
         exchange: Where calls for this queue are published; None is the app's
             exchange, ``""`` the default exchange (Celery's way).
         routing_key: Key of such calls; None is the queue's name.

@@ -206,6 +206,9 @@ def exchange_name(exchange: str | Exchange) -> str:
 
 
 def _bindings(queue: Queue, app_exchange: str) -> tuple[Binding, ...]:
+    if not queue.bindings and queue.exchange:
+        # its calls are published there, so that is where it wants them from
+        return (Binding(queue.exchange, queue.routing_key or queue.name),)
     wanted = queue.bindings or (f"{queue.name}.#",)
     return tuple(b if isinstance(b, Binding) else Binding(app_exchange, b) for b in wanted)
 

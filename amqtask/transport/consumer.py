@@ -183,7 +183,7 @@ class Consumer:
         self._lease: Lease | None = None
         self._channel: Channel | None = None
         self._tag: str | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._interrupt: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -205,9 +205,9 @@ class Consumer:
 
     async def stop(self) -> None:
         """Take no more deliveries; those here can still be settled."""
-        if self._stopping:
+        if self._stopping.is_set():
             return
-        self._stopping = True
+        self._stopping.set()
         channel, tag = self._channel, self._tag
         if channel is not None and tag is not None and channel.is_open:
             with suppress(TransportError):
@@ -241,7 +241,7 @@ class Consumer:
 
     async def _run(self) -> None:
         backoff = Backoff()
-        while not self._stopping:
+        while not self._stopping.is_set():
             session = await self._link.up()
             try:
                 if self._prepare is not None:
@@ -250,7 +250,7 @@ class Consumer:
                 await self._serve(self._channel, backoff)
             except AmqtaskError as error:
                 self._set(False, error)
-                if self._stopping:
+                if self._stopping.is_set():
                     return
                 wait = backoff.next()
                 log.warning(
@@ -265,23 +265,21 @@ class Consumer:
         """Consume on ``channel``, again after each cancel, until it closes or we stop."""
         self._lease = lease = Lease(channel)
         channel.raw.add_on_cancel_callback(self._on_cancel)
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._interrupt = asyncio.get_running_loop().create_future()
             await channel.qos(self._prefetch)
             self._tag = await channel.consume(self.queue, self._receiver(lease))
             backoff.reset()
             self._set(True, None)
             log.info("consumer.ready queue=%r prefetch=%d", self.queue, self._prefetch)
-            await asyncio.wait(
-                [channel.closed, self._interrupt], return_when=asyncio.FIRST_COMPLETED
-            )
-            if not channel.is_open:
+            ends: list[asyncio.Future[Any]] = [channel.closed, self._interrupt]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if channel.closed.done():
                 break
-            if not self._stopping:
+            if not self._stopping.is_set():
                 await self._cancelled_or_retuned(channel)
-        if channel.is_open:
-            await asyncio.wait([channel.closed])  # stopping: acks still go out
-        raise channel.closed.result()
+        # stopping: acks still go out until the channel ends
+        raise await asyncio.shield(channel.closed)
 
     async def _cancelled_or_retuned(self, channel: Channel) -> None:
         if self._tag is None:  # the broker's basic.cancel: the queue may be gone
@@ -307,7 +305,7 @@ class Consumer:
         def on_message(_: Any, method: Basic.Deliver, props: BasicProperties, body: bytes) -> None:
             tag: int = method.delivery_tag
             delivered(tag)
-            if self._stopping:
+            if self._stopping.is_set():
                 lease.nack(tag, requeue=True)
                 return
             message = Message(

@@ -23,7 +23,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from pika import exceptions as pika_errors
 from pika.spec import Basic, BasicProperties
 
 from amqtask.errors import (
@@ -329,7 +328,7 @@ class Publisher:
                         BasicProperties(
                             content_type=message.content_type,
                             content_encoding=message.content_encoding,
-                            headers=message.headers or None,  # type: ignore[arg-type]
+                            headers=message.headers or None,
                             delivery_mode=message.delivery_mode,
                             priority=message.priority,
                             correlation_id=message.correlation_id,
@@ -343,14 +342,17 @@ class Publisher:
                         ),
                         mandatory=True,
                     )
-                except (pika_errors.AMQPError, ValueError, TypeError, AttributeError) as error:
-                    # marshalling failed before a byte was written, so no tag was used up
+                except Exception as error:
+                    # pika marshals all frames before it writes a byte, so no tag was used up;
+                    # whatever went wrong is this message's own fault
                     del unconfirmed[self._tag]
                     self._tag -= 1
-                    if not channel.is_open:
+                    if channel.closed.done():
                         waiting.appendleft(publication)
                         return
-                    publication.finish(publication.fail(PublishError, f"it does not encode: {error}"))
+                    publication.finish(
+                        publication.fail(PublishError, f"it does not encode: {error}")
+                    )
 
     def _prepare(self, session: Session, requirement: Requirement, first: Publication) -> None:
         """Hold ``first`` back, and all that need the same, until the requirement is met."""
@@ -430,7 +432,9 @@ class Publisher:
                 )
             )
 
-    def _on_return(self, _: object, method: Basic.Return, props: BasicProperties, __: bytes) -> None:
+    def _on_return(
+        self, _: object, method: Basic.Return, props: BasicProperties, __: bytes
+    ) -> None:
         # basic.return carries no tag; it precedes the ack of its message, so the oldest
         # unconfirmed one with this id and route is meant
         for publication in self._unconfirmed.values():

@@ -45,8 +45,12 @@ class Child:
             concurrency=spec["concurrency"],
             prefetch=spec["prefetch"],
             name=spec["name"],
-            on_change=lambda: self._loop.call_soon_threadsafe(self._report, node),
+            on_change=lambda: report(),
         )
+
+        def report() -> None:  # called in the I/O thread
+            self._loop.call_soon_threadsafe(self._report, node)
+
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         await node.start()
         listener = asyncio.create_task(self._listen())

@@ -157,9 +157,7 @@ class Executor:
         job.started = time.monotonic()
         self.running.add(job)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "task.started task=%s id=%s attempt=%d", call.task, call.id, call.retries + 1
-            )
+            log.debug("task.started task=%s id=%s attempt=%d", call.task, call.id, call.retries + 1)
         return Context(
             self._app,
             call,

@@ -144,8 +144,7 @@ class Node:
         """Wait until every outcome is safe; what is not by then is delivered again."""
         try:
             async with asyncio.timeout(timeout):
-                while self._settler.pending:
-                    await asyncio.sleep(0.01)
+                await self._settler.drain()
         except TimeoutError:
             log.warning(
                 "node.unsettled count=%d: the broker delivers them again", self._settler.pending

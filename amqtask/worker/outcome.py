@@ -8,6 +8,8 @@
         |-- retries left ----------------------------> Again
         `-- none left -------------------------------> Failed("retries_exhausted")
     any other error ---------------------------------> Failed("failed")
+
+`amqtask.worker.settle` makes an outcome safe on the broker, then acks.
 """
 
 from __future__ import annotations

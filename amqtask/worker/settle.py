@@ -13,6 +13,7 @@ and the broker delivers it again once it is not.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -55,11 +56,18 @@ class Settler:
         self._requires: dict[str, tuple[Requirement, ...]] = {}
         self.counts: Counter[str] = Counter()
         self._open: set[Job] = set()
+        self._idle = asyncio.Event()
 
     @property
     def pending(self) -> int:
         """Jobs whose outcome is not safe yet."""
         return len(self._open)
+
+    async def drain(self) -> None:
+        """Wait until every outcome is safe; I/O loop only."""
+        while self._open:
+            self._idle.clear()
+            await self._idle.wait()
 
     def settle(self, job: Job) -> None:
         """Make the outcome safe, then ack; see the module's table."""
@@ -111,18 +119,16 @@ class Settler:
     def _send_again(self, job: Job, outcome: Again) -> None:
         call, delivery = job.call, job.delivery
         assert call is not None
-        message = resend(
-            delivery.message, call, retries=outcome.retries, eta=outcome.eta
+        message = resend(delivery.message, call, retries=outcome.retries, eta=outcome.eta)
+        exchange, routing_key, requires = self._app.sender.delayed(
+            self._app.queue(delivery.queue), outcome.delay
         )
-        exchange, routing_key, requires = self._app.sender.delayed(delivery.queue, outcome.delay)
         if outcome.error is not None and self._wants_result(job):
             # a passing state: nobody's ack waits for it
             self._save(job, "RETRY", encode_exception(outcome.error), None, lambda: None)
         self._publish(
             job,
-            lambda: Publication(
-                message, exchange, routing_key, requires=requires, task=call.task
-            ),
+            lambda: Publication(message, exchange, routing_key, requires=requires, task=call.task),
             lambda: self._ack(job),
         )
 
@@ -176,9 +182,7 @@ class Settler:
             ignore = task.defaults.ignore_result
         return not (self._app.settings.ignore_result if ignore is None else ignore)
 
-    def _save(
-        self, job: Job, state: str, value: Any, traceback: str | None, then: Step
-    ) -> None:
+    def _save(self, job: Job, state: str, value: Any, traceback: str | None, then: Step) -> None:
         """Store a state; ``then`` runs on the I/O loop once it is safe."""
         call, backend = job.call, self._backend
         assert call is not None
@@ -238,9 +242,7 @@ class Settler:
 
         send()
 
-    def _later(
-        self, job: Job, what: str, error: Exception, backoff: Backoff, again: Step
-    ) -> None:
+    def _later(self, job: Job, what: str, error: Exception, backoff: Backoff, again: Step) -> None:
         """Try again while the delivery is ours; the broker delivers it again otherwise."""
         if not job.delivery.is_valid:
             self._unsettled(job)
@@ -272,13 +274,17 @@ class Settler:
         log.warning(
             "task.unsettled id=%s: its channel is gone, the broker delivers it again", _id(job)
         )
-        self._open.discard(job)
-        self.counts["unsettled"] += 1
+        self._forget(job, "unsettled")
 
     def _close(self, job: Job, word: str) -> None:
-        self._open.discard(job)
-        self.counts[word] += 1
+        self._forget(job, word)
         emit(job)
+
+    def _forget(self, job: Job, word: str) -> None:
+        self.counts[word] += 1
+        self._open.discard(job)
+        if not self._open:
+            self._idle.set()
 
 
 def emit(job: Job) -> None:

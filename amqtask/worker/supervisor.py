@@ -73,7 +73,9 @@ class _ChildProcess:
         ours, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "amqtask.worker.child"], stdin=theirs, close_fds=True
+                [sys.executable, "-m", "amqtask.worker.child"],
+                stdin=theirs.fileno(),
+                close_fds=True,
             )
         finally:
             theirs.close()
@@ -153,7 +155,9 @@ class Supervisor:
         try:
             await preparing
         except AmqtaskError as error:
-            log.error("worker.cannot_start error=%s%s", error, f"\n{error.hint}" if error.hint else "")
+            log.error(
+                "worker.cannot_start error=%s%s", error, f"\n{error.hint}" if error.hint else ""
+            )
             return False
         return True
 

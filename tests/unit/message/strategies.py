@@ -1,13 +1,16 @@
-"""Hypothesis strategies for what calls carry."""
+"""Hypothesis strategies for what calls carry, and what became of reading it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, timedelta, timezone
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
+
+from amqtask.errors import MessageError
 
 #: Enough to meet each kind of value, few enough for a suite of seconds; no deadline, as machines differ.
 some = settings(max_examples=40, deadline=None)
@@ -61,3 +64,22 @@ junk = nested(
     | st.just(math.inf)
     | st.sampled_from(["2026-11-23", "json", "zlib", "t.add", "", "0", "-1", "é"])
 )
+
+
+def outcome(run: Callable[[], Any]) -> Any:
+    """The value, or the message error; any other error is the test's failure."""
+    try:
+        return run()
+    except MessageError as error:
+        return error
+
+
+def without_floats(value: Any) -> Any:
+    """A header value as pika alone can write it: its floats as integers."""
+    if isinstance(value, float):
+        return 0
+    if isinstance(value, list):
+        return [without_floats(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_floats(item) for key, item in value.items()}
+    return value

@@ -18,7 +18,7 @@ from amqtask.message.encoding import encode
 from amqtask.message.headers import PROTOCOL_HEADERS
 from amqtask.message.model import NO_EMBED, Call, Embed, Message
 from amqtask.message.serializers import accepted, serializer
-from tests.unit.message.strategies import junk, some, text, values
+from tests.unit.message.strategies import junk, outcome, some, text, values
 
 JSON_ONLY = accepted(["json"])
 LIMIT = 1 << 20
@@ -58,7 +58,7 @@ def test_the_least_that_is_a_task():
 @some
 @given(
     st.lists(values, max_size=3),
-    st.dictionaries(text, values, max_size=3).filter(lambda kwargs: len(kwargs) != 2),
+    st.dictionaries(text, values, max_size=3),
 )
 def test_round_trip_of_arguments(args, kwargs):
     """Arguments arrive as they were sent."""
@@ -173,7 +173,8 @@ def test_naive_times_are_read_in_the_zone():
     found = message({"task": "t", "id": "A", "eta": "2026-11-23T03:00:00"})
     call = decode(found, JSON_ONLY, max_decoded_size=LIMIT, timezone=PLUS2)
     assert call.eta == datetime(2026, 11, 23, 1, tzinfo=UTC)
-    assert call.eta is not None and call.eta.tzinfo is UTC
+    assert call.eta is not None
+    assert call.eta.tzinfo is UTC
 
 
 def test_properties():
@@ -353,7 +354,7 @@ def test_kwargs_keys_are_text():
         serializer("pickle").dumps(([], {1: 2}, None)),
         content_type="application/x-python-serialize",
     )
-    with pytest.raises(MalformedMessage, match="^a key of kwargs is 1, not text$"):
+    with pytest.raises(MalformedMessage, match=r"^a key of kwargs is 1, not text$"):
         decode(found, accepted(["pickle"]), max_decoded_size=LIMIT)
 
 
@@ -378,7 +379,7 @@ def test_too_large():
     assert str(caught.value) == f"body has {len(found.body)} bytes, 1000 are allowed"
     mime, packed = compress("zlib", found.body)
     small = replace(found, body=packed, headers={**found.headers, "compression": mime})
-    with pytest.raises(DecodedTooLarge, match="^body unpacks to more than 1000 bytes$"):
+    with pytest.raises(DecodedTooLarge, match=r"^body unpacks to more than 1000 bytes$"):
         decode(small, JSON_ONLY, max_decoded_size=1000)
     assert decode(small, JSON_ONLY, max_decoded_size=len(found.body)).args == ("x" * 2000,)
 
@@ -412,13 +413,12 @@ def test_any_message(body, headers, content_type):
     """Whatever comes decodes or is a message error, never anything else."""
     found = Message(body, headers, content_type=content_type)
     allowed = accepted(["json", "msgpack"])
-    try:
-        call = decode(found, allowed, max_decoded_size=200)
-    except MessageError as error:
-        assert str(error)
+    read = outcome(lambda: decode(found, allowed, max_decoded_size=200))
+    if isinstance(read, Call):
+        assert read.task
+        assert read.id
     else:
-        assert call.task
-        assert call.id
+        assert str(read)
 
 
 def test_task_name():

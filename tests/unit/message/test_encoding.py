@@ -79,7 +79,8 @@ def test_defaults():
     assert message.headers["timelimit"] == [None, None]
     assert message.headers["argsrepr"] == "()"
     assert (message.reply_to, message.priority, message.expiration) == ("", 0, None)
-    assert message.timestamp is not None and message.timestamp > 1_700_000_000
+    assert message.timestamp is not None
+    assert message.timestamp > 1_700_000_000
 
 
 def test_same_headers_as_celery():
@@ -170,7 +171,7 @@ def test_user_headers():
 
 def test_user_header_with_a_taken_name():
     """A user's header never overwrites the protocol's."""
-    with pytest.raises(EncodeError, match="^header 'id' belongs to the task protocol$"):
+    with pytest.raises(EncodeError, match=r"^header 'id' belongs to the task protocol"):
         encode(Call("t", "A", headers={"id": "B"}))
 
 
@@ -197,20 +198,26 @@ def test_reprs_are_bounded_and_safe():
         (
             Call("t.add", "A", ({"a": [1, 2, object()]},)),
             (0, "a", 2),
-            "cannot encode args of task 't.add': value of type 'object' at [0]['a'][2] "
-            "does not serialise as json",
+            (
+                "cannot encode args of task 't.add': value of type 'object' at [0]['a'][2] "
+                "does not serialise as json"
+            ),
         ),
         (
             Call("t.add", "A", (), {"k": {1}}),
             ("k",),
-            "cannot encode kwargs of task 't.add': value of type 'set' at ['k'] "
-            "does not serialise as json",
+            (
+                "cannot encode kwargs of task 't.add': value of type 'set' at ['k'] "
+                "does not serialise as json"
+            ),
         ),
         (
             Call("t.add", "A", embed=Embed(callbacks=[{"task": {1}}])),
             ("callbacks", 0, "task"),
-            "cannot encode embed of task 't.add': value of type 'set' at ['callbacks'][0]['task'] "
-            "does not serialise as json",
+            (
+                "cannot encode embed of task 't.add': value of type 'set' at ['callbacks'][0]['task'] "
+                "does not serialise as json"
+            ),
         ),
     ],
 )

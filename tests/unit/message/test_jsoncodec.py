@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from amqtask.errors import EncodeError, MalformedMessage
 from amqtask.message.jsoncodec import dumps, loads
-from tests.unit.message.strategies import some, values
+from tests.unit.message.strategies import outcome, some, values
 
 SPECIALS = [
     datetime(2026, 11, 23, 3, 18, 2, 950430, tzinfo=UTC),
@@ -65,7 +65,7 @@ class Order:
     id: int
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024 - the untyped kind is what is tested
+Point = namedtuple("Point", "x y")
 
 
 @some
@@ -109,8 +109,8 @@ def test_subclasses_travel_as_their_base():
 
 def test_keys_become_text_as_in_the_standard_library():
     """Keys that are int, float, bool or None are written as json writes them."""
-    value = {1: "a", 1.5: "b", True and "x": "c", None: "d"}
-    assert json.loads(dumps({**value, False: "e"})) == json.loads(json.dumps({**value, False: "e"}))
+    value = {2: "a", 1.5: "b", "x": "c", None: "d", False: "e", True: "f"}
+    assert json.loads(dumps(value)) == json.loads(json.dumps(value))
 
 
 def test_tuples_become_lists():
@@ -279,7 +279,7 @@ def test_malformed(data, text):
 @pytest.mark.parametrize("data", [b"\xff", b"{", b"[" * 100_000, b"1" * 5000, b"\xef\xbb\xbf1"])
 def test_broken_bytes_are_malformed(data):
     """Whatever is no JSON is malformed, never another error."""
-    with pytest.raises(MalformedMessage, match="^not valid json: "):
+    with pytest.raises(MalformedMessage, match=r"^not valid json: "):
         loads(data)
 
 
@@ -294,9 +294,5 @@ def test_deep_marked_json_is_malformed():
 @given(st.binary())
 def test_any_bytes(data):
     """Any bytes read as a value or are malformed."""
-    try:
-        value = loads(data)
-    except MalformedMessage as error:
-        assert str(error)
-    else:
-        assert isinstance(value, str | int | float | bool | list | dict | None)
+    found = outcome(lambda: loads(data))
+    assert found is None or isinstance(found, str | int | float | list | dict | MalformedMessage)

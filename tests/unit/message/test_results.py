@@ -118,9 +118,9 @@ def test_malformed_document(document, text):
 
 def test_content_of_results():
     """Results are read only with what is accepted."""
-    with pytest.raises(MalformedMessage, match="^result has no content type$"):
+    with pytest.raises(MalformedMessage, match=r"^result has no content type$"):
         decode_meta(b"{}", None, JSON_ONLY)
-    with pytest.raises(ContentDisallowed, match="'text/plain' of a result is not accepted"):
+    with pytest.raises(ContentDisallowed, match=r"'text/plain' of a result is not accepted"):
         decode_meta(b"{}", "text/plain", JSON_ONLY)
 
 

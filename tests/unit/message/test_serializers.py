@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from amqtask.errors import ConfigurationError, EncodeError, MalformedMessage
 from amqtask.message.serializers import JSON, accepted, serializer
-from tests.unit.message.strategies import some
+from tests.unit.message.strategies import outcome, some
 
 
 def test_content_types():
@@ -106,7 +106,7 @@ def test_kombu_interoperates(name):
         ("msgpack", (1, 1 << 70), "value of type 'int' at [1] does not serialise as msgpack"),
         (
             "pickle",
-            [{"a": [1, (x for x in ())]}],
+            [{"a": [1, (_ for _ in range(1))]}],
             "value of type 'generator' at [0]['a'][1] does not serialise as pickle",
         ),
     ],
@@ -135,16 +135,16 @@ def test_msgpack_cycle():
 def test_any_bytes_as_msgpack(data):
     """Any bytes read as a value or are malformed."""
     pytest.importorskip("msgpack")
-    try:
-        serializer("msgpack").loads(data)
-    except MalformedMessage as error:
-        assert str(error).startswith("not valid msgpack: ")
+    found = outcome(lambda: serializer("msgpack").loads(data))
+    if isinstance(found, MalformedMessage):
+        assert str(found).startswith("not valid msgpack: ")
+    else:
+        assert not isinstance(found, Exception)
 
 
 def test_broken_pickle():
     """Broken or exploding pickles are malformed."""
-
-    with pytest.raises(MalformedMessage, match="^not valid pickle: "):
+    with pytest.raises(MalformedMessage, match=r"^not valid pickle: "):
         serializer("pickle").loads(b"\x80\x04junk")
     with pytest.raises(MalformedMessage, match="ZeroDivisionError"):
         serializer("pickle").loads(b"c_operator\ntruediv\n(I1\nI0\ntR.")
