@@ -100,6 +100,7 @@ class Publication:
         "routing_key",
         "sends",
         "task",
+        "waits_for",
     )
 
     def __init__(
@@ -125,6 +126,7 @@ class Publication:
         self.done = False
         self.error: AmqtaskError | None = None
         self.sends = 0
+        self.waits_for: str | None = None
         self.returned: str | None = None
 
     def what(self) -> str:
@@ -356,8 +358,8 @@ class Publisher:
 
     def _prepare(self, session: Session, requirement: Requirement, first: Publication) -> None:
         """Hold ``first`` back, and all that need the same, until the requirement is met."""
-        group = self._preparing.get(requirement)
-        if group is not None:
+        first.waits_for = requirement.name
+        if (group := self._preparing.get(requirement)) is not None:
             group.append(first)
             return
         self._preparing[requirement] = [first]
@@ -372,9 +374,16 @@ class Publisher:
             except AmqtaskError as failed:
                 error = failed
             group = self._preparing.pop(requirement)
+            for publication in group:
+                publication.waits_for = None
             if error is not None:
                 for publication in group:
-                    publication.finish(error)
+                    # a mismatch speaks for itself; the rest says what was not sent
+                    publication.finish(
+                        publication.fail(PublishError, str(error), hint=error.hint)
+                        if isinstance(error, TransportError)
+                        else error
+                    )
                 self._check_idle()
                 return
             if self._channel is not None and self._channel.session is session:
@@ -474,8 +483,10 @@ class Publisher:
                 PublishTimeout,
                 "no confirm before the deadline; it was sent and may still arrive",
             )
-        why = str(self._link.last_error) if self._link.last_error else "its turn did not come"
-        return publication.fail(PublishTimeout, why)
+        if self._link.last_error is not None:
+            return publication.fail(PublishTimeout, str(self._link.last_error))
+        waits_for = publication.waits_for or "its turn"
+        return publication.fail(PublishTimeout, f"it waited for {waits_for} until its deadline")
 
     def _link_changed(self) -> None:
         """Fail at once what no broker will ever take with these credentials."""

@@ -38,11 +38,12 @@ class Job:
         policy: When it is retried.
         outcome: How it ended; None while that is open.
         started: `time.monotonic` when the task's code began, 0 before.
+        ended: The same for its end.
         abandoned: True when a shutdown gave it back while it ran: its outcome
             no longer counts.
     """
 
-    __slots__ = ("abandoned", "call", "delivery", "outcome", "policy", "started", "task")
+    __slots__ = ("abandoned", "call", "delivery", "ended", "outcome", "policy", "started", "task")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -51,12 +52,13 @@ class Job:
         self.policy: RetryPolicy | None = None
         self.outcome: Outcome | None = None
         self.started = 0.0
+        self.ended = 0.0
         self.abandoned = False
 
     @property
     def runtime(self) -> float:
-        """Seconds since the task's code began."""
-        return time.monotonic() - self.started if self.started else 0.0
+        """Seconds that the task's code took."""
+        return self.ended - self.started
 
 
 class Executor:
@@ -93,6 +95,7 @@ class Executor:
                 job.outcome = self._decide(job, error)
             finally:
                 _current.reset(token)
+                job.ended = time.monotonic()
                 self.running.discard(job)
         self._settle(job)
 
@@ -108,6 +111,7 @@ class Executor:
                 job.outcome = self._decide(job, error)
             finally:
                 _current.reset(token)
+                job.ended = time.monotonic()
                 self.running.discard(job)
         self._settle(job)
 
