@@ -156,8 +156,8 @@ class Names:
         """Return a prefix for delay levels; the levels' queues and exchanges are deleted."""
         prefix = f"test-{self._mark}-{word}"
         levels = [f"{prefix}.{level:02d}" for level in range(_DELAY_LEVELS)]
-        self._queues += levels
-        self._exchanges += [*levels, f"{prefix}.ready"]
+        self._queues += [*levels, f"{prefix}.lost"]
+        self._exchanges += [*levels, f"{prefix}.ready", f"{prefix}.lost"]
         return prefix
 
     def delete(self, url: str) -> None:

@@ -200,10 +200,10 @@ class _Fields:
     def text(self, name: str) -> str | None:
         """Return a text field, or None."""
         value = self.fields.get(name)
-        if value is None or type(value) is str:
+        if value is None or (type(value) is str and value.isascii()):
             return value
         if isinstance(value, str):
-            return str.__str__(value)
+            return _sendable(name, value)
         if isinstance(value, bytes):
             return as_text(name, value)
         raise _wrong(name, value, "text or null")
@@ -231,6 +231,15 @@ class _Fields:
             return moment.astimezone(UTC)
         except (TypeError, ValueError, OverflowError) as error:
             raise _wrong(name, value, "an ISO 8601 time") from error
+
+
+def _sendable(name: str, value: str) -> str:
+    """Refuse text that no header can hold again, as a JSON body of protocol 1 may."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _wrong(name, value, "text: it has a lone surrogate") from None
+    return str.__str__(value)
 
 
 # -- parts of the body ------------------------------------------------------------

@@ -60,7 +60,8 @@ def resend(
             one the message came with.
 
     Raises:
-        EncodeError: The other arguments do not serialise.
+        EncodeError: A body that has to be written anew does not serialise: other
+            arguments, or those of protocol 1 that hold NaN.
     """
     headers = clean_headers(message.headers)
     if args is None and kwargs is None and call.protocol == 2:

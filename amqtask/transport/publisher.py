@@ -38,6 +38,7 @@ from amqtask.errors import (
     Unroutable,
 )
 from amqtask.message.model import Message
+from amqtask.transport.frames import publish_frames
 from amqtask.transport.link import Link
 from amqtask.transport.session import Channel, Session
 
@@ -45,6 +46,10 @@ log = logging.getLogger(__name__)
 
 #: Most messages sent and not yet confirmed.
 WINDOW = 4096
+#: Bytes of bodies sent and not yet confirmed above which no further message is sent.
+WINDOW_BYTES = 64 * 1024 * 1024
+#: Pieces of frames written at once: a few hundred messages.
+_FLUSH_PIECES = 2000
 #: Seconds between looks for publications past their deadline.
 SWEEP = 0.1
 
@@ -171,11 +176,11 @@ class Publisher:
         self._ready: set[Requirement] = set()  # prepared in this session
         self._channel: Channel | None = None
         self._tag = 0
+        self._bytes = 0  # of bodies that are not confirmed
         self._sweeper: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._properties = BasicProperties  # bound once: looked up for each message
         link.on_change.append(self._link_changed)
 
     def start(self) -> None:
@@ -277,6 +282,7 @@ class Publisher:
             else:
                 publication.finish(verdict)
         self._unconfirmed.clear()
+        self._bytes = 0
         # what was on its way goes first, in its order, when the next channel is up
         self._waiting.extendleft(reversed(again))
         self._check_idle()
@@ -306,9 +312,9 @@ class Publisher:
         channel, waiting = self._channel, self._waiting
         if channel is None or not channel.is_open or channel.session.blocked is not None:
             return
-        unconfirmed, ready = self._unconfirmed, self._ready
-        publish = channel.raw.basic_publish
-        while waiting and len(unconfirmed) < WINDOW:
+        unconfirmed, ready, number = self._unconfirmed, self._ready, channel.number
+        pieces: list[bytes] = []
+        while waiting and len(unconfirmed) < WINDOW and self._bytes < WINDOW_BYTES:
             publication = waiting.popleft()
             if publication.done:
                 continue
@@ -317,44 +323,29 @@ class Publisher:
                     self._prepare(channel.session, requirement, publication)
                     break
             else:
-                self._tag += 1
-                publication.sends += 1
-                publication.returned = None
-                unconfirmed[self._tag] = publication
                 message = publication.message
                 try:
-                    publish(
+                    pieces += publish_frames(
+                        number,
                         publication.exchange,
                         publication.routing_key,
-                        message.body,
-                        BasicProperties(
-                            content_type=message.content_type,
-                            content_encoding=message.content_encoding,
-                            headers=message.headers or None,
-                            delivery_mode=message.delivery_mode,
-                            priority=message.priority,
-                            correlation_id=message.correlation_id,
-                            reply_to=message.reply_to,
-                            expiration=message.expiration,
-                            message_id=message.message_id,
-                            timestamp=message.timestamp,
-                            type=message.type,
-                            user_id=message.user_id,
-                            app_id=message.app_id,
-                        ),
-                        mandatory=True,
+                        message,
+                        channel.body_max,
                     )
-                except Exception as error:
-                    # pika marshals all frames before it writes a byte, so no tag was used up;
-                    # whatever went wrong is this message's own fault
-                    del unconfirmed[self._tag]
-                    self._tag -= 1
-                    if channel.closed.done():
-                        waiting.appendleft(publication)
-                        return
+                except ValueError as error:
                     publication.finish(
                         publication.fail(PublishError, f"it does not encode: {error}")
                     )
+                    continue
+                self._tag += 1
+                self._bytes += len(message.body)
+                publication.sends += 1
+                publication.returned = None
+                unconfirmed[self._tag] = publication
+                if len(pieces) > _FLUSH_PIECES:
+                    channel.write(pieces)
+                    pieces = []
+        channel.write(pieces)
 
     def _prepare(self, session: Session, requirement: Requirement, first: Publication) -> None:
         """Hold ``first`` back, and all that need the same, until the requirement is met."""
@@ -417,6 +408,7 @@ class Publisher:
             self._check_idle()
 
     def _confirmed(self, publication: Publication, nacked: bool) -> None:
+        self._bytes -= len(publication.message.body)
         if publication.done:
             return
         if nacked:
@@ -503,6 +495,7 @@ class Publisher:
         taken = [p for p in self._each() if not p.done]
         self._waiting.clear()
         self._unconfirmed.clear()
+        self._bytes = 0
         self._check_idle()
         return taken
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -265,6 +265,21 @@ class Channel:
     def is_open(self) -> bool:
         """Whether the channel can be used."""
         return not self.closed.done()
+
+    @property
+    def number(self) -> int:
+        """The channel's number, as it stands in each frame."""
+        return int(self._raw.channel_number)
+
+    @property
+    def body_max(self) -> int:
+        """Most payload bytes of one body frame, as negotiated with the broker."""
+        return int(self._raw.connection._body_max_length)
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Send whole frames that are encoded already."""
+        if pieces:
+            self._raw.connection._output_marshaled_frames([b"".join(pieces)])
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         if self.closed.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from datetime import UTC, timedelta, timezone
@@ -11,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from amqtask.errors import MessageError
+from amqtask.message.headers import PROTOCOL_HEADERS
 
 #: Enough to meet each kind of value, few enough for a suite of seconds; no deadline, as machines differ.
 some = settings(max_examples=40, deadline=None)
@@ -64,6 +66,45 @@ junk = nested(
     | st.just(math.inf)
     | st.sampled_from(["2026-11-23", "json", "zlib", "t.add", "", "0", "-1", "é"])
 )
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, default=str).encode()
+
+
+_protocol = sorted(PROTOCOL_HEADERS)
+_fields = st.sampled_from([*_protocol, "args", "kwargs", "utc", "taskset", "chord"])
+_call = {"task": st.just("t") | junk, "id": st.just("A") | junk}
+
+#: Bodies of messages: bytes, any JSON, and what looks like protocol 2 or 1.
+bodies = (
+    st.binary(max_size=60)
+    | junk.map(_json)
+    | st.lists(junk, min_size=3, max_size=3).map(_json)
+    | st.tuples(st.lists(junk), st.dictionaries(text, junk), st.none()).map(_json)
+    | st.dictionaries(_fields, junk).map(_json)
+    | st.fixed_dictionaries(_call, optional={"args": st.lists(junk), "eta": junk}).map(_json)
+)
+_any_table = st.dictionaries(st.sampled_from(_protocol) | st.text(max_size=4), junk)
+
+#: Header tables: of any names and values, mostly with a task and an id.
+tables = (
+    st.tuples(_any_table, st.fixed_dictionaries(_call)).map(lambda both: {**both[0], **both[1]})
+    | _any_table
+)
+
+_loose = ["lang", "argsrepr", "meth", "x-death", "CC", "amqtask-x", "foo", "é"]
+_user_table = st.dictionaries(st.sampled_from(_loose), junk).map(
+    lambda table: {k: v for k, v in table.items() if not isinstance(v, bytes)}
+)
+_named = {"task": st.just("t"), "id": st.just("A")}
+_parts = {"args": st.lists(values), "kwargs": st.dictionaries(text, values)}
+
+#: Body and headers of calls that do run, of protocol 2, 1 and the hybrid.
+runnable = st.tuples(
+    st.tuples(*_parts.values(), st.none()).map(_json) | st.fixed_dictionaries(_parts).map(_json),
+    st.tuples(_user_table, st.fixed_dictionaries(_named)).map(lambda both: both[0] | both[1]),
+) | st.tuples(st.fixed_dictionaries({**_named, **_parts}).map(_json), _user_table)
 
 
 def outcome(run: Callable[[], Any]) -> Any:

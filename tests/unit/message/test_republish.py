@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amqtask.errors import EncodeError
@@ -17,7 +17,7 @@ from amqtask.message.encoding import encode
 from amqtask.message.model import Call, Embed, Message
 from amqtask.message.republish import exception_text, park, resend
 from amqtask.message.serializers import accepted
-from tests.unit.message.strategies import junk, some, without_floats
+from tests.unit.message.strategies import junk, runnable, some, without_floats
 
 pika_data = pytest.importorskip("pika.data")
 
@@ -226,3 +226,26 @@ def test_any_message_can_be_parked(body, headers, text):
     dead = parked(message, exception=text, traceback=text, reason=text)
     assert dead.body == body
     assert pika_data.encode_table([], without_floats(dead.headers)) > 0
+
+
+@some
+@given(runnable)
+@example((b"[[NaN],{},null]", {"task": "t", "id": "A"}))
+@example((b'{"task":"t","id":"A","args":["\\ud800"]}', {}))
+def test_any_call_can_be_sent_again(found):
+    """What decodes has a next attempt that decodes to the same, and the driver can write it."""
+    body, headers = found
+    message = Message(body, headers, content_type="application/json")
+    call = read(message)
+    successor = resend(message, call, retries=7, eta=ETA)
+    assert pika_data.encode_table([], without_floats(successor.headers)) > 0
+    again = read(successor)
+    assert (again.task, again.id, again.retries, again.eta) == (call.task, call.id, 7, ETA)
+    assert repr(again.args) == repr(call.args)
+
+
+def test_old_message_that_cannot_be_written_anew():
+    """Protocol 1 with NaN runs, but has no next attempt: the caller is told."""
+    message = Message(b'{"task":"t","id":"A","args":[NaN]}', {}, content_type="application/json")
+    with pytest.raises(EncodeError, match=r"cannot encode args of task 't': value nan at \[0\]"):
+        resend(message, read(message), retries=1, eta=None)

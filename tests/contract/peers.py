@@ -1,0 +1,163 @@
+"""Clients that are not ours: one on aio-pika, and one that reads the bytes of a header table.
+
+aio-pika decodes with pamqp, the library encodes with pika, so that neither hides a fault of the
+other. Decoded values no longer show how they were written, hence the second client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from pamqp import commands, frame, header
+from pamqp.constants import FRAME_HEADER
+
+from tests.helpers import TIMEOUT
+
+
+class Peer:
+    """Reads and writes messages by aio-pika, as any other program would.
+
+    Args:
+        channel: With publisher confirms.
+    """
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self.channel = channel
+
+    async def take(self, queue: str, *, timeout: float = TIMEOUT) -> AbstractIncomingMessage:
+        """Wait for the next message of a queue, and take it out."""
+        source = await self.channel.get_queue(queue, ensure=False)
+        deadline = time.monotonic() + timeout
+        while (message := await source.get(no_ack=True, fail=False)) is None:
+            if time.monotonic() > deadline:
+                pytest.fail(f"no message came to queue {queue!r} within {timeout:g} s")
+            await asyncio.sleep(0.01)
+        return message
+
+    async def size(self, queue: str) -> int:
+        """Return how many messages are ready in a queue."""
+        source = await self.channel.declare_queue(queue, passive=True)
+        return source.declaration_result.message_count or 0
+
+    async def send(
+        self,
+        queue: str,
+        body: Any,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        routing_key: str | None = None,
+        exchange: str = "",
+        **properties: Any,
+    ) -> None:
+        """Publish to a queue; a body that is no bytes is sent as JSON."""
+        if not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        said = {"content_type": "application/json", "content_encoding": "utf-8", **properties}
+        message = aio_pika.Message(body, headers=dict(headers or {}), **said)
+        target = (
+            await self.channel.get_exchange(exchange, ensure=False)
+            if exchange
+            else self.channel.default_exchange
+        )
+        await target.publish(message, routing_key=queue if routing_key is None else routing_key)
+
+    async def reply_queue(self) -> str:
+        """Make a queue for replies; it goes with the connection."""
+        return (await self.channel.declare_queue(exclusive=True)).name
+
+
+def exact(value: Any) -> Any:
+    """Return a value with its types, as ``0 == False`` and ``5 == 5.0`` on their own."""
+    if isinstance(value, Mapping):
+        return {name: exact(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    return type(value).__name__, value
+
+
+# -- how values are written -----------------------------------------------------
+
+_WIDTHS = {b"I": 4, b"l": 8, b"d": 8, b"T": 8, b"t": 1, b"V": 0, b"D": 5}
+
+
+def read_raw(url: str, queue: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take a message out of a queue and return how it is written.
+
+    Returns:
+        The basic properties that are there, and the type letter of each header: a list of
+        them for an array, a dict for a table.
+
+    Source:
+        AMQP 0-9-1 specification, sections 2.3.5 and 4.2.5.
+    """
+    target = urlsplit(url)
+    with (
+        socket.create_connection((target.hostname or "", target.port or 5672), TIMEOUT) as sock,
+        sock.makefile("rwb") as stream,
+    ):
+        stream.write(header.ProtocolHeader().marshal())
+        _read_frame(stream)
+        login = f"\0{unquote(target.username or '')}\0{unquote(target.password or '')}"
+        _call(stream, commands.Connection.StartOk({}, "PLAIN", login))
+        stream.write(frame.marshal(commands.Connection.TuneOk(1, 131072, 0), 0))
+        _call(stream, commands.Connection.Open(unquote(target.path[1:]) or "/"))
+        _call(stream, commands.Channel.Open(), 1)
+        _call(stream, commands.Basic.Get(queue=queue, no_ack=True), 1)
+        kind, payload = _read_frame(stream)
+    assert kind == FRAME_HEADER
+    content = header.ContentHeader()
+    content.unmarshal(payload)
+    table = memoryview(payload)[14:]  # after class, weight, size and flags
+    for _ in ("content_type", "content_encoding"):
+        table = table[1 + table[0] :]
+    properties = {name: value for name, value in content.properties if value is not None}
+    del properties["headers"]
+    return properties, _table(table)[0]
+
+
+def _call(stream: Any, method: frame.FrameTypes, channel: int = 0) -> None:
+    stream.write(frame.marshal(method, channel))
+    _read_frame(stream)
+
+
+def _read_frame(stream: Any) -> tuple[int, bytes]:
+    stream.flush()
+    kind, _, size = struct.unpack(">BHI", stream.read(7))
+    return kind, stream.read(size + 1)[:-1]
+
+
+def _table(data: memoryview) -> tuple[dict[str, Any], memoryview]:
+    size = int.from_bytes(data[:4])
+    inside, rest = data[4 : 4 + size], data[4 + size :]
+    kinds = {}
+    while inside:
+        name = bytes(inside[1 : 1 + inside[0]]).decode()
+        kinds[name], inside = _value(inside[1 + inside[0] :])
+    return kinds, rest
+
+
+def _value(data: memoryview) -> tuple[Any, memoryview]:
+    kind, data = bytes(data[:1]), data[1:]
+    if kind == b"F":
+        return _table(data)
+    if kind in (b"S", b"x", b"A"):
+        size = int.from_bytes(data[:4])
+        inside, rest = data[4 : 4 + size], data[4 + size :]
+        if kind != b"A":
+            return kind.decode(), rest
+        kinds = []
+        while inside:
+            found, inside = _value(inside)
+            kinds.append(found)
+        return kinds, rest
+    return kind.decode(), data[_WIDTHS[kind] :]

@@ -1,0 +1,119 @@
+"""Published frames, read back by pika's own decoder."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pika.frame
+import pika.spec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amqtask.message.model import Message
+from amqtask.transport import fields
+from amqtask.transport.frames import OVERHEAD, publish_frames
+
+BODY_MAX = 64
+
+fields.install()  # importing the room has done it; here it shows
+
+short = st.text(max_size=60)
+scalar = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=30)
+    | st.binary(max_size=30)
+    | st.datetimes(
+        min_value=datetime(1970, 1, 2), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
+    ).map(lambda moment: moment.replace(microsecond=0))
+    | st.integers(-(2**31), 2**31 - 1).map(lambda number: Decimal(number).scaleb(-3))
+)
+value = st.recursive(
+    scalar,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(short, inner, max_size=4),
+    max_leaves=12,
+)
+maybe = st.none() | short
+messages = st.builds(
+    Message,
+    body=st.binary(max_size=3 * BODY_MAX),
+    headers=st.dictionaries(short, value, max_size=6),
+    content_type=maybe,
+    content_encoding=maybe,
+    correlation_id=maybe,
+    reply_to=maybe,
+    delivery_mode=st.none() | st.sampled_from([1, 2]),
+    priority=st.none() | st.integers(0, 255),
+    expiration=maybe,
+    message_id=maybe,
+    timestamp=st.none() | st.integers(0, 2**40),
+    type=maybe,
+    user_id=maybe,
+    app_id=maybe,
+)
+
+
+def _read(data: bytes) -> list[Any]:
+    frames = []
+    while data:
+        size, frame = pika.frame.decode_frame(data)
+        assert frame is not None
+        frames.append(frame)
+        data = data[size:]
+    return frames
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages, short, short)
+def test_pika_reads_what_was_written(message: Message, exchange: str, routing_key: str) -> None:
+    """Route, properties, headers and body come out of pika's decoder as they went in."""
+    frames = _read(b"".join(publish_frames(7, exchange, routing_key, message, BODY_MAX)))
+    assert {frame.channel_number for frame in frames} == {7}
+    method, header, *bodies = frames
+    assert (method.method.exchange, method.method.routing_key) == (exchange, routing_key)
+    assert method.method.mandatory is True
+    assert method.method.immediate is False
+    assert header.body_size == len(message.body)
+    assert b"".join(body.fragment for body in bodies) == message.body
+    assert all(len(body.fragment) <= BODY_MAX for body in bodies)
+    read = header.properties
+    for name in Message.__slots__:
+        if name not in ("body", "headers"):
+            assert getattr(read, name) == getattr(message, name), name
+    assert (read.headers or {}) == message.headers
+
+
+def test_size_of_each_frame_is_its_payload() -> None:
+    """The pieces add up to whole frames: payload plus eight bytes each."""
+    pieces = publish_frames(1, "", "q", Message(b"x" * 130), BODY_MAX)
+    sizes = [pika.frame.decode_frame(b"".join(pieces))[0]]
+    assert sizes[0] > OVERHEAD
+    assert len(_read(b"".join(pieces))) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (Message(b"", message_id="x" * 256), "has 256 bytes, a short string holds 255"),
+        (Message(b"", {"x": object()}), "a header holds a value of type 'object'"),
+        (Message(b"", {"x": 2**63}), "int too large to convert"),
+        (Message(b"", {"x": "\ud800"}), "surrogates not allowed"),
+        (Message(b"", priority=256), "bytes must be in range"),
+        (Message(b"", timestamp=-1), "int too large to convert"),
+    ],
+)
+def test_what_cannot_be_written_is_a_value_error(message: Message, text: str) -> None:
+    """A property or header that AMQP cannot hold is refused before a byte is sent."""
+    with pytest.raises(ValueError, match=text):
+        publish_frames(1, "", "q", message, BODY_MAX)
+
+
+def test_a_routing_key_over_255_bytes_is_a_value_error() -> None:
+    """Exchange and routing key are short strings too."""
+    with pytest.raises(ValueError, match="has 300 bytes"):
+        publish_frames(1, "", "k" * 300, Message(b""), BODY_MAX)
