@@ -1,10 +1,10 @@
 """Let header tables hold floats: pika 1.4 cannot write them, and cuts them off when it reads.
 
 A Celery message may carry a fractional time limit or a user's float, and a
-retry or a dead letter has to pass on what came. To pika, 0.5 is 0, and NaN or
-a timestamp past the year 9999 raises, which would end the connection of every
-worker that meets the message. pika's table codec calls itself through its
-module, so these cases are replaced there; all others stay pika's.
+retry or a dead letter has to pass on what came. Read by pika, 0.5 is 0, and a
+timestamp past the year 9999 raises, which ends the connection of every worker
+that the message comes to. pika's table codec calls itself through its module,
+so these cases are replaced there; all others stay pika's.
 
 Source: AMQP 0-9-1 field table, types ``f``, ``d`` and ``T``, 4, 8 and 8 bytes,
 big-endian, as RabbitMQ and py-amqp read and write them.

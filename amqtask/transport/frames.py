@@ -190,7 +190,7 @@ def _scaled(value: Decimal) -> bytes:
     """Return a decimal as scale and integer, as far as AMQP's 8 and 32 bits go."""
     sign, digits, exponent = value.normalize().as_tuple()
     if not isinstance(exponent, int):
-        raise ValueError(f"a header holds {value}, which is no number")
+        raise TypeError(f"a header holds {value}, which is no number")
     scale = max(0, -exponent)
     number = int("".join(map(str, digits))) * 10 ** max(0, exponent)
     return _decimal(b"D", scale, -number if sign else number)

@@ -30,6 +30,7 @@ from amqtask.errors import (
     AmqtaskError,
     Blocked,
     ChannelClosed,
+    EncodeError,
     MessageTooLarge,
     Nacked,
     PublishError,
@@ -333,9 +334,8 @@ class Publisher:
                         channel.body_max,
                     )
                 except ValueError as error:
-                    publication.finish(
-                        publication.fail(PublishError, f"it does not encode: {error}")
-                    )
+                    what = publication.what()
+                    publication.finish(EncodeError(f"{what} was not published: {error}"))
                     continue
                 self._tag += 1
                 self._bytes += len(message.body)

@@ -56,6 +56,16 @@ class Job:
         self.abandoned = False
 
     @property
+    def name(self) -> str:
+        """Name of the task, as far as it is known."""
+        return self.call.task if self.call is not None else "?"
+
+    @property
+    def id(self) -> str:
+        """Id of the call, as far as it is known."""
+        return self.call.id if self.call is not None else str(self.delivery.message.message_id)
+
+    @property
     def runtime(self) -> float:
         """Seconds that the task's code took."""
         return self.ended - self.started

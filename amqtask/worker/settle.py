@@ -17,7 +17,6 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,17 +25,19 @@ from typing import Any
 from amqtask.app import App
 from amqtask.errors import EncodeError, MessageTooLarge
 from amqtask.message import encode_exception, park, resend
+from amqtask.message.headers import OWN_PREFIX
 from amqtask.message.model import Message
 from amqtask.message.results import ResultMeta
 from amqtask.topology.deadletter import dead_queue_name
-from amqtask.transport import Publication, Requirement
-from amqtask.transport.backoff import Backoff
+from amqtask.transport import Publication
 from amqtask.worker.execute import Job
+from amqtask.worker.keep import Keeper, OnError, Step
 from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Returned
 
 log = logging.getLogger("amqtask.task")
 
-Step = Callable[[], None]
+#: Characters kept of an exception's text and traceback when the whole is too large to send.
+_SHORT = 2000
 
 
 class Settler:
@@ -53,7 +54,7 @@ class Settler:
         self._host = host
         self._io = app.transport.io
         self._backend = app.backend
-        self._requires: dict[str, tuple[Requirement, ...]] = {}
+        self._keeper = Keeper(app, self._lost)
         self.counts: Counter[str] = Counter()
         self._open: set[Job] = set()
         self._idle = asyncio.Event()
@@ -80,12 +81,12 @@ class Settler:
         self._open.add(job)
         if not isinstance(outcome, Done) and not job.delivery.is_valid:
             # the broker has given it to somebody else: a successor of ours would be a second copy
-            self._io.post(self._unsettled, job)
+            self._io.post(self._lost, job)
             return
         try:
             self._make_safe(job, outcome)
         except Exception as error:  # a bug here must cost neither the message nor the worker
-            log.exception("task.settle_failed id=%s: parking it", _id(job))
+            log.exception("task.settle_failed id=%s: parking it", job.id)
             self._park(job, Failed(error, "settle_failed"))
 
     # -- outcome by outcome -------------------------------------------------------
@@ -106,12 +107,22 @@ class Settler:
                 raise AssertionError("a job without outcome reached the settler")
 
     def _save_value(self, job: Job, outcome: Done) -> None:
+        def unsendable(error: Exception) -> None:
+            reason = (
+                "result_too_large" if isinstance(error, MessageTooLarge) else "result_unsendable"
+            )
+            self._park(job, Failed(error, reason))
+
         try:
-            self._save(job, "SUCCESS", outcome.value, None, lambda: self._ack(job))
+            self._save(
+                job,
+                self._meta(job, "SUCCESS", outcome.value),
+                then=partial(self._ack, job),
+                unsendable=unsendable,
+            )
         except EncodeError as error:
-            call = job.call
             named = EncodeError(
-                f"result of task {call.task if call else '?'!r} (id {_id(job)}): {error}",
+                f"result of task {job.name!r} (id {job.id}): {error}",
                 hint=error.hint or "return plain data, or set ignore_result=True",
             )
             self._park(job, Failed(named, "result_unserialisable"))
@@ -124,20 +135,22 @@ class Settler:
             self._app.queue(delivery.queue), outcome.delay
         )
         if outcome.error is not None and self._wants_result(job):
-            # a passing state: nobody's ack waits for it
-            self._save(job, "RETRY", encode_exception(outcome.error), None, lambda: None)
-        self._publish(
+            # a passing state: nobody's ack waits for it, and nobody misses it
+            meta = self._meta(job, "RETRY", encode_exception(outcome.error))
+            self._save(job, meta, then=_nothing, unsendable=_nothing)
+        self._keeper.publish(
             job,
             lambda: Publication(message, exchange, routing_key, requires=requires, task=call.task),
-            lambda: self._ack(job),
+            then=partial(self._ack, job),
+            unsendable=lambda error: self._park(job, Failed(error, "unsendable")),
         )
 
     def _park(self, job: Job, outcome: Failed) -> None:
         """Publish to the dead-letter queue, then save the failure, then ack."""
         delivery = job.delivery
+        job.outcome = outcome
         then = partial(self._save_failure, job, outcome)
-        queue = self._app.queue(delivery.queue)
-        if not queue.dead_letter:
+        if not self._app.queue(delivery.queue).dead_letter:
             self._io.post(then)
             return
         message = park(
@@ -150,7 +163,25 @@ class Settler:
             host=self._host,
             now=time.time(),
         )
-        self._publish(job, lambda: self._dead_letter(job, message), then)
+
+        def without_properties(error: Exception) -> None:
+            # some property came in a form that no client can write: what counts is the body
+            log.warning("task.parked_bare id=%s error=%r: without its properties", job.id, error)
+            own = {k: v for k, v in message.headers.items() if k.startswith(OWN_PREFIX)}
+            bare = Message(message.body, own)
+            self._keeper.publish(
+                job,
+                lambda: self._dead_letter(job, bare),
+                then=then,
+                unsendable=lambda error: self._give_back(job, error),
+            )
+
+        self._keeper.publish(
+            job,
+            lambda: self._dead_letter(job, message),
+            then=then,
+            unsendable=without_properties,
+        )
 
     def _dead_letter(self, job: Job, message: Message) -> Publication:
         queue = self._app.queue(job.delivery.queue)
@@ -158,20 +189,26 @@ class Settler:
             message,
             self._app.settings.dead_letter_exchange,
             queue.name,
-            requires=self._requirements(queue.name),
+            requires=(self._app.sender.queue_requirement(queue),),
             task=job.call.task if job.call is not None else None,
             hint=f"declare queue {dead_queue_name(queue.name)!r}; `amqtask topology` shows how",
         )
 
     def _save_failure(self, job: Job, outcome: Failed) -> None:
-        if job.call is None or not self._wants_result(job):
-            self._ack(job)
+        ack = partial(self._ack, job)
+        if not self._wants_result(job):
+            ack()
             return
         state = "REVOKED" if outcome.revoked else "FAILURE"
-        value = encode_exception(outcome.error)
-        self._save(job, state, value, outcome.traceback, lambda: self._ack(job))
+        meta = self._meta(job, state, encode_exception(outcome.error), outcome.traceback)
 
-    # -- making safe ----------------------------------------------------------------
+        def shorter(error: Exception) -> None:
+            log.warning("task.failure_shortened id=%s error=%r", job.id, str(error))
+            self._save(job, _shortened(meta), then=ack, unsendable=lambda _: ack())
+
+        self._save(job, meta, then=ack, unsendable=shorter)
+
+    # -- results ----------------------------------------------------------------------
 
     def _wants_result(self, job: Job) -> bool:
         call, task = job.call, job.task
@@ -182,12 +219,14 @@ class Settler:
             ignore = task.defaults.ignore_result
         return not (self._app.settings.ignore_result if ignore is None else ignore)
 
-    def _save(self, job: Job, state: str, value: Any, traceback: str | None, then: Step) -> None:
-        """Store a state; ``then`` runs on the I/O loop once it is safe."""
-        call, backend = job.call, self._backend
+    def _save(self, job: Job, meta: ResultMeta, *, then: Step, unsendable: OnError) -> None:
+        assert self._backend is not None
+        self._keeper.save(job, self._backend, meta, then=then, unsendable=unsendable)
+
+    def _meta(self, job: Job, state: str, value: Any, traceback: str | None = None) -> ResultMeta:
+        call = job.call
         assert call is not None
-        assert backend is not None
-        meta = ResultMeta(
+        return ResultMeta(
             task_id=call.id,
             status=state,
             result=value,
@@ -196,69 +235,6 @@ class Settler:
             group_id=call.group,
             parent_id=call.parent_id,
         )
-
-        def save() -> None:
-            backend.save(
-                meta,
-                reply_to=call.reply_to or "",
-                correlation_id=call.correlation_id or call.id,
-                done=done,
-            )
-
-        backoff = Backoff(first=0.5, cap=30.0)
-
-        def done(error: Exception | None) -> None:
-            if error is None:
-                self._io.post(then)
-            elif isinstance(error, MessageTooLarge) and state == "SUCCESS":
-                self._io.post(self._park, job, Failed(error, "result_too_large"))
-            elif isinstance(error, MessageTooLarge) and traceback:
-                short = replace(meta, traceback=traceback[-2000:], result=_short(value))
-                backend.save(
-                    short,
-                    reply_to=call.reply_to or "",
-                    correlation_id=call.correlation_id or call.id,
-                    done=lambda _: self._io.post(then),
-                )
-            else:
-                self._io.post(self._later, job, "its result", error, backoff, save)
-
-        save()
-
-    def _publish(self, job: Job, make: Callable[[], Publication], then: Step) -> None:
-        """Publish until it is confirmed; ``then`` runs on the I/O loop."""
-        backoff = Backoff(first=0.5, cap=30.0)
-
-        def send() -> None:
-            publication = make()
-            publication.on_done = done
-            self._app.transport.publish(publication)
-
-        def done(publication: Publication) -> None:
-            if publication.error is None:
-                then()
-            else:
-                self._later(job, "what follows it", publication.error, backoff, send)
-
-        send()
-
-    def _later(self, job: Job, what: str, error: Exception, backoff: Backoff, again: Step) -> None:
-        """Try again while the delivery is ours; the broker delivers it again otherwise."""
-        if not job.delivery.is_valid:
-            self._unsettled(job)
-            return
-        wait = backoff.next()
-        log.error(
-            "task.settle_retry id=%s error=%r: %s is not safe yet, next try in %.1f s",
-            _id(job),
-            str(error),
-            what,
-            wait,
-        )
-        self._io.loop.call_later(wait, again)
-
-    def _requirements(self, name: str) -> tuple[Requirement, ...]:
-        return (self._app.sender.queue_requirement(self._app.queue(name)),)
 
     # -- settling, on the I/O loop ----------------------------------------------------
 
@@ -270,11 +246,14 @@ class Settler:
         job.delivery.reject(requeue=True)
         self._close(job, "returned")
 
-    def _unsettled(self, job: Job) -> None:
-        log.warning(
-            "task.unsettled id=%s: its channel is gone, the broker delivers it again", _id(job)
-        )
-        self._forget(job, "unsettled")
+    def _give_back(self, job: Job, error: Exception) -> None:
+        log.error("task.not_parked id=%s error=%r: back to its queue", job.id, str(error))
+        job.delivery.reject(requeue=True)
+        self._forget(job, "returned")
+
+    def _lost(self, job: Job) -> None:
+        log.warning("task.lost id=%s: its channel is gone, the broker delivers it again", job.id)
+        self._forget(job, "lost")
 
     def _close(self, job: Job, word: str) -> None:
         self._forget(job, word)
@@ -289,49 +268,45 @@ class Settler:
 
 def emit(job: Job) -> None:
     """Step 7: one log line that says how it ended and what happens next."""
-    call, outcome = job.call, job.outcome
-    name = call.task if call is not None else "?"
-    match outcome:
+    match job.outcome:
         case Done():
             if log.isEnabledFor(logging.INFO):
-                log.info("task.succeeded task=%s id=%s runtime=%.3f", name, _id(job), job.runtime)
-        case Again(error=None):
+                log.info("task.succeeded task=%s id=%s runtime=%.3f", job.name, job.id, job.runtime)
+        case Again(error=None, delay=delay):
             log.info(
-                "task.early task=%s id=%s: it waits %.1f s in the broker",
-                name,
-                _id(job),
-                outcome.delay,
+                "task.early task=%s id=%s: it waits %.1f s in the broker", job.name, job.id, delay
             )
-        case Again():
+        case Again() as again:
             log.warning(
                 "task.retry task=%s id=%s error=%r: attempt %d in %.1f s",
-                name,
-                _id(job),
-                outcome.error,
-                outcome.retries + 1,
-                outcome.delay,
+                job.name,
+                job.id,
+                again.error,
+                again.retries + 1,
+                again.delay,
             )
-        case Failed():
+        case Failed() as failed:
             log.error(
                 "task.failed task=%s id=%s reason=%s error=%r: parked in %r%s",
-                name,
-                _id(job),
-                outcome.reason,
-                outcome.error,
+                job.name,
+                job.id,
+                failed.reason,
+                failed.error,
                 dead_queue_name(job.delivery.queue),
-                f"\n{outcome.traceback}" if outcome.traceback else "",
+                f"\n{failed.traceback}" if failed.traceback else "",
             )
         case Ignored():
-            log.info("task.ignored task=%s id=%s", name, _id(job))
+            log.info("task.ignored task=%s id=%s", job.name, job.id)
         case Returned():
-            log.warning("task.returned task=%s id=%s: back to its queue", name, _id(job))
+            log.warning("task.returned task=%s id=%s: back to its queue", job.name, job.id)
 
 
-def _id(job: Job) -> str:
-    return job.call.id if job.call is not None else str(job.delivery.message.message_id)
+def _nothing(*_: object) -> None:
+    """Follow up on nothing."""
 
 
-def _short(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {**value, "exc_message": [str(value.get("exc_message"))[:2000]]}
-    return value
+def _shortened(meta: ResultMeta) -> ResultMeta:
+    """Return a failure of which no part is long."""
+    text = str(meta.result.get("exc_message"))[:_SHORT]
+    traceback = meta.traceback[-_SHORT:] if meta.traceback else None
+    return replace(meta, result={**meta.result, "exc_message": [text]}, traceback=traceback)

@@ -40,27 +40,32 @@ def _broker(stack: ExitStack, console: Console) -> str:
 def main() -> int:
     """Run the demo and return its exit code."""
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker is stopped after either
+        signal.signal(number, signal.default_int_handler)
     os.environ["DEMO_RUN"] = f"amqtask-demo-{secrets.token_hex(3)}"
     try:
         with ExitStack() as stack:
-            how = _broker(stack, console)
-            # the tasks' module reads its settings from the environment when it is imported
-            from examples.demo.run import run
+            try:
+                how = _broker(stack, console)
+                # the tasks' module reads the environment when it is imported
+                from examples.demo import run
 
-            return run(console, f"{redact_url(os.environ['AMQTASK_BROKER'])} ({how})")
-    except (ConfigurationError, BrokerUnreachable) as error:
-        return _complain(error)
+                run.check(console, f"{redact_url(os.environ['AMQTASK_BROKER'])} ({how})")
+            except (ConfigurationError, BrokerUnreachable) as error:
+                return _complain(error, 2)
+            return run.run(console)
+    except AmqtaskError as error:
+        return _complain(error, 1)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
 
 
-def _complain(error: AmqtaskError) -> int:
+def _complain(error: AmqtaskError, code: int) -> int:
     print(f"demo: {error}", file=sys.stderr)
     if error.hint:
         print(f"  {error.hint}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -42,12 +42,24 @@ def connected(app: App, timeout: float = 5.0) -> Iterator[BlockingChannel]:
         try:
             connection = pika.BlockingConnection(parameters)
         except (OSError, pika.exceptions.AMQPError) as error:
-            errors.append(f"{url}: {str(error) or type(error).__name__}")
+            errors.append(f"{url}: {_why(error)}")
             continue
         with contextlib.closing(connection):
             yield connection.channel()
         return
-    raise BrokerUnreachable("; ".join(errors))
+    raise BrokerUnreachable(
+        f"no broker answers: {'; '.join(errors)}",
+        hint="start one, or correct AMQTASK_BROKER, or unset it: the demo then looks for one",
+    )
+
+
+def _why(error: Exception) -> str:
+    # pika wraps the operating system's error in two of its own that say nothing
+    while inner := next(
+        (each for each in (*error.args, *vars(error).values()) if isinstance(each, Exception)), None
+    ):
+        error = inner
+    return str(error) or type(error).__name__
 
 
 def waiting(channel: BlockingChannel, queue: str) -> int:

@@ -66,17 +66,25 @@ class Mix:
                 kind.ran(at, mark["started"], mark["attempt"])
 
 
-def run(console: Console, where: str) -> int:
-    """Run the demo on the broker of ``AMQTASK_BROKER`` and return its exit code.
+def check(console: Console, where: str) -> None:
+    """Connect to the broker once, so that a wrong address is told before anything starts.
 
     Raises:
         BrokerUnreachable: It does not answer.
     """
+    with broker.connected(tasks.app):
+        console.print(f"broker   {where}", soft_wrap=True, markup=False)
+
+
+def run(console: Console) -> int:
+    """Run the demo on the broker of ``AMQTASK_BROKER`` and return its exit code: 0 or 1.
+
+    Raises:
+        AmqtaskError: The broker went away, or refused something.
+    """
     begin = time.monotonic()
     mix = Mix()
     with tasks.app, ExitStack() as stack:
-        with broker.connected(tasks.app):
-            console.print(f"broker   {where}", soft_wrap=True, markup=False)
         stack.callback(_clean_up)
         worker = stack.enter_context(Worker(tasks.EMAIL, tasks.REPORTS))
         if not worker.wait_ready():
