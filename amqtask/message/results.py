@@ -208,10 +208,12 @@ def encode_exception(exc: BaseException, serializer: Serializer = JSON) -> dict[
             "exc_module": exc.exc_module,
         }
     celery_name = _TO_CELERY.get(cls)
+    # Celery raises what it finds in the module, SystemExit too; without one it makes an Exception
+    module = cls.__module__ if issubclass(cls, Exception) else None
     return {
         "exc_type": celery_name or cls.__qualname__,
         "exc_message": [_carried(arg, serializer) for arg in _args(exc)],
-        "exc_module": _CELERY_MODULE if celery_name else cls.__module__,
+        "exc_module": _CELERY_MODULE if celery_name else module,
     }
 
 

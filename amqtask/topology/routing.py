@@ -204,7 +204,7 @@ class Router:
         rule = self._by_rules(task_name, args, kwargs)
         if rule is not None and rule.names_a_place:
             return self._place(task_name, rule)
-        route = self._to_queue(task_queue or self._default_queue)
+        route = self._by_name(self._to_queue(task_queue or self._default_queue))
         return route if rule is None else replace(route, priority=rule.priority)
 
     def _by_rules(
@@ -227,6 +227,8 @@ class Router:
                 route = replace(route, exchange=exchange_name(target.exchange))
             if target.routing_key is not None:
                 route = replace(route, routing_key=target.routing_key)
+            if target.exchange is None and target.routing_key is None:
+                route = self._by_name(route)
         else:
             exchange = self._exchange if target.exchange is None else exchange_name(target.exchange)
             key = task_name if target.routing_key is None else target.routing_key
@@ -244,6 +246,19 @@ class Router:
             return Route(self._exchange, str(queue))
         exchange = self._exchange if known.exchange is None else known.exchange
         return Route(exchange, known.routing_key or known.name, known)
+
+    def _by_name(self, route: Route) -> Route:
+        """Take the default exchange where a queue's own bindings do not let it in by its name."""
+        queue = route.queue
+        if queue is None or not queue.bindings or not (queue.exchange is queue.routing_key is None):
+            return route
+        for entry in queue.bindings:
+            binding = entry if isinstance(entry, Binding) else Binding(self._exchange, entry)
+            if exchange_name(binding.exchange) == route.exchange and topic_match(
+                binding.routing_key, route.routing_key
+            ):
+                return route
+        return replace(route, exchange="")
 
 
 def _reaches(exchange_type: str, pattern: str, key: str) -> bool:

@@ -30,6 +30,10 @@ class AckWindow:
         """Note that ``tag`` came in; tags come in rising order."""
         self._open[tag] = None
 
+    def holds(self, tag: int) -> bool:
+        """Return whether ``tag`` is still to be settled."""
+        return tag in self._open
+
     def ack(self, tag: int) -> bool:
         """Have ``tag`` acked by the next flush.
 

@@ -33,7 +33,8 @@ class Lease:
     """The right to settle what one channel delivered; ends with the channel.
 
     Settling after the end is a logged no-op: the broker has given the message
-    to somebody else by then.
+    to somebody else by then. So is settling twice: a task may end just as a
+    shutdown gives it back, and the first of the two counts.
     """
 
     __slots__ = ("_acks", "_channel", "_loop")
@@ -59,20 +60,20 @@ class Lease:
 
     def ack(self, tag: int) -> None:
         """Ack with the next flush, at the end of this turn of the loop."""
-        if self._stale("ack", tag):
+        if self._stale("ack", tag) or not self._acks.holds(tag):
             return
         if self._acks.ack(tag):
             self._loop.call_soon(self.flush)
 
     def nack(self, tag: int, *, requeue: bool) -> None:
         """``basic.nack``: give back, or have the broker dead-letter it."""
-        if not self._stale("nack", tag):
+        if not self._stale("nack", tag) and self._acks.holds(tag):
             self._acks.settled(tag)
             self._channel.raw.basic_nack(tag, requeue=requeue)
 
     def reject(self, tag: int, *, requeue: bool) -> None:
         """``basic.reject``: as nack, but RabbitMQ 4.3 counts it as a failed delivery."""
-        if not self._stale("reject", tag):
+        if not self._stale("reject", tag) and self._acks.holds(tag):
             self._acks.settled(tag)
             self._channel.raw.basic_reject(tag, requeue=requeue)
 
@@ -269,6 +270,9 @@ class Consumer:
             self._interrupt = asyncio.get_running_loop().create_future()
             await channel.qos(self._prefetch)
             self._tag = await channel.consume(self.queue, self._receiver(lease))
+            if self._stopping.is_set():  # stop came first, and found no consumer to cancel
+                await channel.cancel(self._tag)
+                break
             backoff.reset()
             self._set(True, None)
             log.info("consumer.ready queue=%r prefetch=%d", self.queue, self._prefetch)

@@ -39,6 +39,12 @@ def _decode_with_floats(encoded: bytes, offset: int) -> tuple[Any, int]:
             return _decode_value(encoded, offset)
         except (OverflowError, ValueError, OSError):  # no datetime is that late: its number then
             return struct.unpack_from(">Q", encoded, offset + 1)[0], offset + 9
+    if kind in (0x41, 0x46):  # A, F
+        try:
+            return _decode_value(encoded, offset)
+        except RecursionError:  # nobody nests that deep in earnest: its bytes then
+            end = offset + 5 + struct.unpack_from(">I", encoded, offset + 1)[0]
+            return encoded[offset + 5 : end], end
     return _decode_value(encoded, offset)
 
 

@@ -24,7 +24,7 @@ from amqtask.message.model import Call
 from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
 from amqtask.task import Task
 from amqtask.transport import Delivery
-from amqtask.worker.outcome import Done, Failed, Outcome, decide, early
+from amqtask.worker.outcome import Done, Failed, Outcome, decide, describe, early
 
 log = logging.getLogger("amqtask.task")
 
@@ -187,4 +187,7 @@ class Executor:
         assert job.policy is not None
         if isinstance(error, asyncio.CancelledError) and job.abandoned:
             return Failed(error, "abandoned")
-        return decide(error, job.call, job.policy, now=time.time(), random=random.random)
+        try:
+            return decide(error, job.call, job.policy, now=time.time(), random=random.random)
+        except Exception as wrong:  # such as a retry with a countdown that is no number
+            return Failed(wrong, "failed", describe(wrong))

@@ -103,7 +103,9 @@ class Node:
             return
         await self._on_io(self._intake.stop())
         self._give_back([*self._threads.take_back(), *self._coroutines.take_back()])
-        await asyncio.gather(asyncio.to_thread(self._threads.join), self._coroutines.join())
+        # in this order: a thread that decodes protocol 1 may still hand a job to the loop
+        await asyncio.to_thread(self._threads.join)
+        await self._coroutines.join()
         await self._on_io(self._settle_all(SETTLE_TIMEOUT))
         await self._on_io(self._intake.close())
 

@@ -130,7 +130,11 @@ class Settler:
     def _send_again(self, job: Job, outcome: Again) -> None:
         call, delivery = job.call, job.delivery
         assert call is not None
-        message = resend(delivery.message, call, retries=outcome.retries, eta=outcome.eta)
+        try:
+            message = resend(delivery.message, call, retries=outcome.retries, eta=outcome.eta)
+        except EncodeError as error:  # a protocol 1 body that cannot be written anew
+            self._park(job, Failed(error, "unsendable"))
+            return
         exchange, routing_key, requires = self._app.sender.delayed(
             self._app.queue(delivery.queue), outcome.delay
         )

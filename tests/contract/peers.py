@@ -11,15 +11,16 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
 from pamqp import commands, frame, header
-from pamqp.constants import FRAME_HEADER
+from pamqp.constants import FRAME_BODY, FRAME_HEADER
 
 from tests.helpers import TIMEOUT
 
@@ -34,8 +35,13 @@ class Peer:
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
 
-    async def take(self, queue: str, *, timeout: float = TIMEOUT) -> AbstractIncomingMessage:
-        """Wait for the next message of a queue, and take it out."""
+    async def take(self, queue: str, *, timeout: float = TIMEOUT) -> Any:
+        """Wait for the next message of a queue, and take it out.
+
+        Returns:
+            aio-pika's ``IncomingMessage``, as Any: its headers are a union of all that a
+            header may be.
+        """
         source = await self.channel.get_queue(queue, ensure=False)
         deadline = time.monotonic() + timeout
         while (message := await source.get(no_ack=True, fail=False)) is None:
@@ -100,6 +106,55 @@ def read_raw(url: str, queue: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Source:
         AMQP 0-9-1 specification, sections 2.3.5 and 4.2.5.
     """
+    with _raw_channel(url) as stream:
+        _call(stream, commands.Basic.Get(queue=queue, no_ack=True), 1)
+        kind, payload = _read_frame(stream)
+    assert kind == FRAME_HEADER
+    content = header.ContentHeader()
+    content.unmarshal(payload)
+    table = memoryview(payload)[14:]  # after class, weight, size and flags
+    for _ in ("content_type", "content_encoding"):
+        table = table[1 + table[0] :]
+    properties = {name: value for name, value in content.properties if value is not None}
+    del properties["headers"]
+    return properties, _table(table)[0]
+
+
+async def send_raw(
+    url: str, queue: str, headers: Mapping[str, str], odd: bytes, reply_to: str
+) -> None:
+    """Publish a call without arguments, one header of which is given as it is written.
+
+    Args:
+        odd: Type letter and data of the header named ``odd``.
+    """
+
+    def send() -> None:
+        table = b"".join(
+            _short(name) + b"S" + struct.pack(">I", len(text)) + text.encode()
+            for name, text in headers.items()
+        )
+        table += _short("odd") + odd
+        body = b"[[], {}, {}]"
+        flags = 1 << 15 | 1 << 13 | 1 << 9  # content type, headers, reply_to
+        properties = (
+            _short("application/json") + struct.pack(">I", len(table)) + table + _short(reply_to)
+        )
+        content = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
+        with _raw_channel(url) as stream:
+            _call(stream, commands.Confirm.Select(), 1)
+            stream.write(frame.marshal(commands.Basic.Publish(routing_key=queue), 1))
+            for kind, payload in ((FRAME_HEADER, content), (FRAME_BODY, body)):
+                stream.write(struct.pack(">BHI", kind, 1, len(payload)) + payload + b"\xce")
+            confirm = _read_frame(stream)[1]
+            assert confirm[:4] == struct.pack(">HH", 60, 80), "the broker did not ack it"
+
+    await asyncio.to_thread(send)
+
+
+@contextmanager
+def _raw_channel(url: str) -> Iterator[Any]:
+    """Open a connection and channel 1; yields the stream."""
     target = urlsplit(url)
     with (
         socket.create_connection((target.hostname or "", target.port or 5672), TIMEOUT) as sock,
@@ -112,17 +167,11 @@ def read_raw(url: str, queue: str) -> tuple[dict[str, Any], dict[str, Any]]:
         stream.write(frame.marshal(commands.Connection.TuneOk(1, 131072, 0), 0))
         _call(stream, commands.Connection.Open(unquote(target.path[1:]) or "/"))
         _call(stream, commands.Channel.Open(), 1)
-        _call(stream, commands.Basic.Get(queue=queue, no_ack=True), 1)
-        kind, payload = _read_frame(stream)
-    assert kind == FRAME_HEADER
-    content = header.ContentHeader()
-    content.unmarshal(payload)
-    table = memoryview(payload)[14:]  # after class, weight, size and flags
-    for _ in ("content_type", "content_encoding"):
-        table = table[1 + table[0] :]
-    properties = {name: value for name, value in content.properties if value is not None}
-    del properties["headers"]
-    return properties, _table(table)[0]
+        yield stream
+
+
+def _short(text: str) -> bytes:
+    return bytes((len(text),)) + text.encode()
 
 
 def _call(stream: Any, method: frame.FrameTypes, channel: int = 0) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 
 from amqtask import Context, Queue, RetryPolicy
 from tests.contract.conftest import MakeApp, Running
@@ -67,7 +66,7 @@ def protocol_headers(task: str, id: str, **changed: Any) -> dict[str, Any]:
     }
 
 
-def sent_headers(message: AbstractIncomingMessage) -> dict[str, Any]:
+def sent_headers(message: Any) -> dict[str, Any]:
     """Return a message's headers without the broker's."""
     return {name: value for name, value in message.headers.items() if name not in BROKERS}
 
@@ -436,7 +435,12 @@ async def test_retried_call(make_app: MakeApp, running: Running, peer: Peer, nam
     def retried(self: Context, *args: object) -> None:
         self.retry(countdown=0.6 if self.retries else 0.1)
 
-    said = {"priority": 4, "headers": {"mine": [1, None]}, "shadow": "shown", "time_limit": 9}
+    said: dict[str, Any] = {
+        "priority": 4,
+        "headers": {"mine": [1, None]},
+        "shadow": "shown",
+        "time_limit": 9,
+    }
     for name in (queue, copy):
         await app.asend_task("retried", [b"\xff"], queue=name, task_id="the-id", **said)
     first = await peer.take(copy)

@@ -60,6 +60,8 @@ def make_app(broker: str, _delay_prefixes: DelayPrefixes) -> Iterator[MakeApp]:
 def make_celery(broker: str, names: Names) -> Iterator[Callable[[str], Any]]:
     """Makes a Celery client with one queue, which Celery declares."""
     pytest.importorskip("celery", reason='Celery is not installed: pip install "amqtask[interop]"')
+    from kombu import pools
+
     from tests.interop.celery_app import make
 
     made: list[Any] = []
@@ -73,6 +75,6 @@ def make_celery(broker: str, names: Names) -> Iterator[Callable[[str], Any]]:
     for app in made:
         if app.backend.result_consumer._consumer is not None:
             app.backend.result_consumer.stop()
-        app.amqp.producer_pool.force_close_all()
-        app.pool.force_close_all()
         app.close()
+    reset: Any = pools.reset
+    reset()  # they are the process's, not the app's

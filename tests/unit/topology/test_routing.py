@@ -136,6 +136,19 @@ def test_routing_key_option():
     assert found.route("t", routing_key="x").queue == everything
 
 
+def test_queue_with_bindings_of_its_own():
+    """By its name it is reached through the default exchange, unless its bindings match that."""
+    orders, both = Queue("orders", bindings=("order.*",)), Queue("both", bindings=("x", "both.#"))
+    made = router(orders, both, default_queue="orders", routes=[("to.*", "orders")])
+    for route in (made.route("t"), made.route("t", queue="orders"), made.route("to.it")):
+        assert route == Route("", "orders", orders)
+    assert made.route("t", queue="both") == Route("amqtask", "both", both)
+    keyed = made.route("t", queue="orders", routing_key="order.paid")
+    assert keyed == Route("amqtask", "order.paid", orders)
+    placed = Queue("placed", bindings=("y",), routing_key="y")
+    assert router(placed).route("t", queue="placed") == Route("amqtask", "y", placed)
+
+
 def test_exchange_option():
     """An exchange without a key gets the task's name as its key."""
     found = router()

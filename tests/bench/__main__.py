@@ -1,0 +1,79 @@
+"""The command: ``python -m tests.bench [--quick] [--only publish,drain] [--write]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from amqtask.testing import servers
+from tests.bench.cases import QUICK, Sizes, cases, check_alike
+from tests.bench.measure import Table, measure
+from tests.bench.place import ROOT, Place
+from tests.bench.report import Circumstances, is_local, page, show
+
+PAGE = Path("docs") / "performance.md"
+#: Fewer say nothing about the noise.
+LEAST_ROUNDS = 3
+
+
+def main() -> None:
+    """Measure and show."""
+    said = _arguments()
+    console = Console(width=max(Console().width, 150))
+    with servers.find_or_start(said.broker) as server, Place.at(server.url) as place:
+        place.declare()
+        check_alike(place)
+        chosen = cases(place, QUICK if said.quick else Sizes())
+        if said.only:
+            chosen = [case for case in chosen if case.key in said.only.split(",")]
+        if not chosen:
+            sys.exit("tests.bench: --only names none of the cases")
+        loads: list[float] = []
+        tables: list[Table] = []
+
+        def progress(line: str) -> None:
+            loads.append(os.getloadavg()[0])
+            print(line, file=sys.stderr, flush=True)
+
+        for case in chosen:
+            tables.append(measure(case, said.rounds, progress))
+            show(console, tables[-1])
+        circumstances = Circumstances(
+            server.version, is_local(server.url), said.rounds, (min(loads), max(loads))
+        )
+    console.print("\n".join(circumstances.lines()), highlight=False)
+    if said.write:
+        (ROOT / PAGE).write_text(page(tables, circumstances))
+        console.print(f"wrote {PAGE}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="little work a reading: to see that it runs"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
+    parser.add_argument(
+        "--only", default="", help="cases, with commas: publish, calls, drain, rpc, import, ready"
+    )
+    parser.add_argument(
+        "--broker",
+        default="rabbitmq",
+        choices=("rabbitmq", "rabbitmq4"),
+        help="which one; AMQTASK_TEST_RABBITMQ_URL and AMQTASK_TEST_RABBITMQ4_URL say where",
+    )
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    said = parser.parse_args()
+    if said.rounds < LEAST_ROUNDS:
+        parser.error(f"at least {LEAST_ROUNDS} rounds, or the spread says nothing")
+    if said.write and (said.only or said.quick):
+        parser.error(f"{PAGE} holds all cases in full: --write goes without --only and --quick")
+    return said
+
+
+if __name__ == "__main__":
+    main()

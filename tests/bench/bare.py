@@ -1,0 +1,299 @@
+"""The baseline: the same work on bare pika, written as fast as pika's public calls allow.
+
+Messages have the body, properties and headers of amqtask's, and an id of their own each: those
+are what a Celery-compatible message is, whoever sends it. `cases` compares one of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pika
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.channel import Channel
+from pika.spec import Basic, BasicProperties
+
+#: Unconfirmed messages at once, as amqtask's publisher has.
+WINDOW = 4096
+#: Messages published between two looks at the socket.
+BURST = 64
+WARM_UP = 500
+
+BODY = b'[[],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
+HEADERS: dict[str, Any] = {
+    "lang": "py",
+    "task": "tests.bench.tasks.noop",
+    "id": "",
+    "root_id": "",
+    "parent_id": None,
+    "group": None,
+    "group_index": None,
+    "retries": 0,
+    "eta": None,
+    "expires": None,
+    "timelimit": [None, None],
+    "shadow": None,
+    "argsrepr": "()",
+    "kwargsrepr": "{}",
+    "origin": f"amqtask{os.getpid()}@{socket.gethostname()}",
+    "ignore_result": True,
+    "replaced_task_nesting": 0,
+    "stamped_headers": None,
+    "stamps": {},
+}
+
+
+def properties(reply_to: str = "") -> BasicProperties:
+    """Return the properties of a new call."""
+    id_ = str(uuid.uuid4())
+    return BasicProperties(
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={**HEADERS, "id": id_, "root_id": id_},
+        delivery_mode=2,
+        priority=0,
+        correlation_id=id_,
+        reply_to=reply_to,
+        message_id=id_,
+        timestamp=int(time.time()),
+    )
+
+
+def pipelined(url: str, exchange: str, queue: str, count: int) -> dict[str, Any]:
+    """Publish over the asyncio adapter, up to `WINDOW` unconfirmed at once."""
+
+    async def main() -> dict[str, Any]:
+        connection, channel = await _open(url)
+        loop = asyncio.get_running_loop()
+        unconfirmed: set[int] = set()
+        sent, goal = 0, 0
+        done: asyncio.Future[None] = loop.create_future()
+
+        def pump() -> None:
+            nonlocal sent
+            for _ in range(BURST):
+                if sent == goal or len(unconfirmed) >= WINDOW:
+                    return
+                sent += 1
+                unconfirmed.add(sent)
+                channel.basic_publish(exchange, queue, BODY, properties(), mandatory=True)
+            loop.call_soon(pump)
+
+        def on_confirm(frame: Any) -> None:
+            method = frame.method
+            assert isinstance(method, Basic.Ack), "the broker refused a message"
+            full = len(unconfirmed) >= WINDOW
+            if method.multiple:
+                unconfirmed.difference_update([t for t in unconfirmed if t <= method.delivery_tag])
+            else:
+                unconfirmed.discard(method.delivery_tag)
+            if full:
+                loop.call_soon(pump)
+            if sent == goal and not unconfirmed and not done.done():
+                done.set_result(None)
+
+        await _confirm(channel, on_confirm)
+        goal = WARM_UP
+        pump()
+        await done
+        done, goal = loop.create_future(), WARM_UP + count
+        began, used = time.perf_counter(), time.process_time()
+        pump()
+        await done
+        seconds, cpu = time.perf_counter() - began, time.process_time() - used
+        connection.close()
+        return {"count": count, "seconds": seconds, "cpu": cpu}
+
+    return asyncio.run(main())
+
+
+def one_by_one(url: str, exchange: str, queue: str, count: int, threads: int) -> dict[str, Any]:
+    """Publish from some threads, each on a blocking connection of its own, as pika asks for."""
+    each = count // threads
+    start = threading.Barrier(threads + 1)
+    failed: list[BaseException] = []
+
+    def publish() -> None:
+        connection = pika.BlockingConnection(pika.URLParameters(url))
+        channel = connection.channel()
+        channel.confirm_delivery()
+
+        def send(times: int) -> None:
+            for _ in range(times):
+                channel.basic_publish(exchange, queue, BODY, properties(), mandatory=True)
+
+        try:
+            send(WARM_UP // threads)
+            start.wait()
+            send(each)
+        except Exception as error:
+            failed.append(error)
+            start.abort()
+        connection.close()
+
+    workers = [threading.Thread(target=publish) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    start.wait()
+    began, used = time.perf_counter(), time.process_time()
+    for worker in workers:
+        worker.join()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
+    if failed:
+        raise failed[0]
+    return {"count": each * threads, "seconds": seconds, "cpu": cpu}
+
+
+def drain(url: str, queue: str, count: int, prefetch: int, coalesced: bool) -> dict[str, Any]:
+    """Take messages and ack them, one by one or all of a turn of the loop at once."""
+
+    async def main() -> dict[str, Any]:
+        connection, channel = await _open(url)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        seen, unacked, began, used = 0, 0, 0.0, 0.0
+
+        def flush() -> None:
+            nonlocal unacked
+            channel.basic_ack(seen, multiple=True)
+            unacked = 0
+
+        def on_message(_: Channel, method: Basic.Deliver, __: BasicProperties, ___: bytes) -> None:
+            nonlocal seen, unacked, began, used
+            if not seen:
+                began, used = time.perf_counter(), time.process_time()
+            seen += 1
+            if not coalesced:
+                channel.basic_ack(method.delivery_tag)
+            else:
+                unacked += 1
+                if unacked == 1:
+                    loop.call_soon(flush)
+            if seen == count:
+                done.set_result(None)
+
+        channel.basic_qos(prefetch_count=prefetch)
+        channel.basic_consume(queue, on_message)
+        await done
+        seconds, cpu = time.perf_counter() - began, time.process_time() - used
+        await _close(connection)
+        return {"count": count, "seconds": seconds, "cpu": cpu}
+
+    return asyncio.run(main())
+
+
+def round_trips(url: str, exchange: str, queue: str, count: int) -> dict[str, Any]:
+    """Send a call, confirmed, and wait for its answer: one after the other."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    reply_to = f"{queue}.reply"
+    channel.queue_declare(reply_to, durable=True, arguments={"x-expires": 60_000})
+    answers: list[str | None] = []
+
+    def on_answer(
+        channel: BlockingChannel, method: Basic.Deliver, props: BasicProperties, _: bytes
+    ) -> None:
+        answers.append(props.correlation_id)
+        channel.basic_ack(method.delivery_tag)
+
+    channel.basic_consume(reply_to, on_answer)
+
+    def ask() -> None:
+        asked = properties(reply_to)
+        channel.basic_publish(exchange, queue, BODY, asked, mandatory=True)
+        while not answers:
+            connection.process_data_events(time_limit=30)
+        if answers.pop() != asked.correlation_id:
+            raise AssertionError("the answer belongs to another call")
+
+    for _ in range(20):
+        ask()
+    began, used = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        ask()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
+    channel.queue_delete(reply_to)
+    connection.close()
+    return {"count": count, "seconds": seconds, "cpu": cpu}
+
+
+def serve(url: str, queue: str) -> dict[str, Any]:
+    """Answer calls until standard input ends: each answer is confirmed before the call is acked."""
+
+    async def main() -> None:
+        _, channel = await _open(url)
+        open_calls: dict[int, int] = {}
+        answered = 0
+
+        def on_confirm(frame: Any) -> None:
+            tag = frame.method.delivery_tag
+            for one in [t for t in open_calls if t == tag or (frame.method.multiple and t < tag)]:
+                channel.basic_ack(open_calls.pop(one))
+
+        def on_call(
+            channel: Channel, method: Basic.Deliver, props: BasicProperties, body: bytes
+        ) -> None:
+            nonlocal answered
+            answered += 1
+            open_calls[answered] = method.delivery_tag
+            answer = BasicProperties(
+                content_type="application/json",
+                content_encoding="utf-8",
+                correlation_id=props.correlation_id,
+                delivery_mode=2,
+            )
+            channel.basic_publish("", props.reply_to, body, answer, mandatory=True)
+
+        await _confirm(channel, on_confirm)
+        channel.basic_qos(prefetch_count=16)
+        consuming = asyncio.get_running_loop().create_future()
+        channel.basic_consume(queue, on_call, callback=consuming.set_result)
+        await consuming
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+    asyncio.run(main())
+    return {}
+
+
+def finish() -> None:
+    """Nothing is left open."""
+
+
+async def _open(url: str) -> tuple[AsyncioConnection, Channel]:
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[Any] = loop.create_future()
+    connection = AsyncioConnection(
+        pika.URLParameters(url),
+        on_open_callback=opened.set_result,
+        on_open_error_callback=lambda _, error: opened.set_exception(error),
+        custom_ioloop=loop,
+    )
+    await opened
+    channel: asyncio.Future[Channel] = loop.create_future()
+    connection.channel(on_open_callback=channel.set_result)
+    return connection, await channel
+
+
+async def _confirm(channel: Channel, on_confirm: Callable[[Any], None]) -> None:
+    agreed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    channel.confirm_delivery(on_confirm, callback=agreed.set_result)
+    await agreed
+
+
+async def _close(connection: AsyncioConnection) -> None:
+    # the loop has to run on until what is buffered, the last acks, is written
+    closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    connection.add_on_close_callback(lambda *_: closed.set_result(None))
+    connection.close()
+    await closed

@@ -1,0 +1,194 @@
+"""Where a run works on the broker: one queue of its own, gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pika
+import pika.exceptions
+
+from tests.bench.measure import Reading
+from tests.servers import Names
+
+ROOT = Path(__file__).parents[2]
+#: Seconds that one reading may take; far more than any takes.
+TIMEOUT = 300.0
+#: Seconds between two looks at a file that something else writes.
+PAUSE = 0.02
+
+
+class Place:
+    """A queue, and the processes that are measured on it.
+
+    Args:
+        url: The broker.
+
+    Attributes:
+        queue: Its name.
+        exchange: Name of the topic exchange it is bound to.
+        folder: For files that measured processes write.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self._names = Names()
+        self.queue = self._names.queue("bench")
+        self.exchange = self._names.exchange("tasks")
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("AMQTASK_")},
+            "AMQTASK_BROKER": url,
+            "AMQTASK_DEFAULT_QUEUE": self.queue,
+            "AMQTASK_EXCHANGE": self.exchange,
+            "AMQTASK_DEAD_LETTER_EXCHANGE": self._names.exchange("dead"),
+            "AMQTASK_DELAY_PREFIX": self._names.delay_prefix(),
+            "PYTHONPATH": str(ROOT),
+        }
+        self._connection = pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))
+        self._channel = self._connection.channel()
+
+    @classmethod
+    @contextlib.contextmanager
+    def at(cls, url: str) -> Iterator[Place]:
+        """Give a place for as long as the block runs."""
+        with TemporaryDirectory(prefix="amqtask-bench-") as folder:
+            place = cls(url, Path(folder))
+            try:
+                yield place
+            finally:
+                place._connection.close()
+                place._names.delete(url)
+
+    # -- programs ---------------------------------------------------------------
+
+    def read(self, module: str, function: str, **arguments: Any) -> Reading:
+        """Run one function of one side in a process of its own, and return what it measured."""
+        command = self._side(module, function, arguments)
+        output = self.run(command, **self._backend(function))
+        return Reading(**json.loads(output.splitlines()[-1]))
+
+    def run(self, command: Sequence[str], **environment: str) -> str:
+        """Run a program to its end and return its standard output."""
+        done = subprocess.run(
+            command,
+            env={**self._environment, **environment},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            timeout=TIMEOUT,
+            check=True,
+            text=True,
+        )
+        return done.stdout
+
+    @contextlib.contextmanager
+    def server(self) -> Iterator[float]:
+        """Run `tests.bench.bare.serve` meanwhile, and tell the seconds it took to get ready."""
+        began = time.perf_counter()
+        arguments = {"url": self.url, "queue": self.queue}
+        process = subprocess.Popen(
+            self._side("bare", "serve", arguments),
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline() != "ready\n":
+                raise AssertionError("the answering process did not start")
+            yield time.perf_counter() - began
+        finally:
+            process.communicate(timeout=TIMEOUT)  # ends its standard input, and so the process
+
+    @contextlib.contextmanager
+    def worker(self, *options: str, **environment: str) -> Iterator[float]:
+        """Run ``amqtask worker`` meanwhile, and tell the seconds it took to get ready."""
+        level = "info" if not options else "warning"
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "amqtask", "-A", "tests.bench.tasks:app", "worker"),
+                *("--queues", self.queue, "--processes", "1", "--loglevel", level, *options),
+            ],
+            env={**self._environment, **environment},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        said: list[str] = []
+        try:
+            while level == "info" and not any("worker.ready" in line for line in said[-1:]):
+                if not (line := process.stderr.readline()):
+                    raise AssertionError(f"the worker did not start: {''.join(said)}")
+                said.append(line)
+            yield time.perf_counter() - began
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, rest = process.communicate(timeout=TIMEOUT)
+        if process.returncode or " ERROR " in rest or "Traceback" in rest:
+            raise AssertionError(f"the worker ended with {process.returncode}: {rest}")
+
+    def await_marks(self, paths: Sequence[Path]) -> list[tuple[float, float]]:
+        """Wait until the files are there; return the time and processor time in each."""
+        await_true(lambda: all(path.exists() for path in paths), "the worker did not finish")
+        marks = [tuple(json.loads(path.read_text())) for path in paths]
+        for path in paths:
+            path.unlink()
+        return [(float(when), float(used)) for when, used in marks]
+
+    def _side(self, module: str, function: str, arguments: dict[str, Any]) -> list[str]:
+        call = [module, function, json.dumps(arguments)]
+        return [sys.executable, "-m", "tests.bench.side", *call]
+
+    def _backend(self, function: str) -> dict[str, str]:
+        return {"AMQTASK_BACKEND": "rpc://"} if function == "round_trips" else {}
+
+    # -- the queue ------------------------------------------------------------------
+
+    def declare(self) -> None:
+        """Make queue and exchange as amqtask does, by sending one task."""
+        self.read("ours", "pipelined", count=1)
+        self.purge()
+
+    def purge(self) -> None:
+        """Empty the queue."""
+        self._channel.queue_purge(self.queue)
+
+    def depth(self, queue: str) -> int:
+        """Return how many messages a queue holds ready."""
+        count: int = self._channel.queue_declare(queue, passive=True).method.message_count
+        return count
+
+    def check_empty(self) -> None:
+        """Raise unless every message was acked, and none was parked."""
+        for queue in (self.queue, f"{self.queue}.dead"):
+            if left := self.depth(queue):
+                raise AssertionError(f"{left} messages are left in {queue!r}")
+
+    def sample(self) -> tuple[dict[str, Any], bytes]:
+        """Take the first message; return its headers and properties in one dict, and its body."""
+        _, props, body = self._channel.basic_get(self.queue, auto_ack=True)
+        assert props is not None
+        assert body is not None
+        return {**vars(props), **(props.headers or {}), "headers": None}, body
+
+
+def await_true(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(PAUSE)

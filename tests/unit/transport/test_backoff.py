@@ -1,0 +1,32 @@
+"""Waits between tries: longer each time, never the same for all, over after a success."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqtask.transport.backoff import Backoff
+
+
+@given(st.floats(0.001, 10), st.floats(0.001, 100), st.integers(0, 200))
+def test_waits_double_up_to_the_cap(first: float, cap: float, failures: int) -> None:
+    """Each wait lies between half of its step and all of it, also after very many failures."""
+    backoff = Backoff(first=first, cap=cap)
+    for _ in range(failures):
+        backoff.next()
+    step = min(cap, first * 2.0 ** min(failures, 32))
+    assert step / 2 <= backoff.next() <= step
+
+
+def test_many_clients_do_not_come_back_at_once() -> None:
+    """Two clients that lost the broker together try again at different times."""
+    assert len({Backoff().next() for _ in range(50)}) > 40
+
+
+def test_a_success_starts_over() -> None:
+    """After a reset the first wait is short again."""
+    backoff = Backoff(first=0.1, cap=5.0)
+    for _ in range(10):
+        backoff.next()
+    backoff.reset()
+    assert backoff.next() <= 0.1
