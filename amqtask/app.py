@@ -293,7 +293,7 @@ class App:
         names = list(self._queues) if queues is None else list(queues)
         wanted = [self.queue(name) for name in names]
         plans = [queue_plan(queue, self.settings) for queue in wanted]
-        if self.settings.declare != "never":
+        if self.settings.declare == "auto":
             for queue in wanted:
                 prefix = delay_prefix(queue, self.settings)
                 plans += [delay_plan(prefix), delay_binding(queue.name, prefix)]

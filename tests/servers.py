@@ -146,6 +146,11 @@ class Names:
         self._queues += [name, f"{name}.dead"]
         return name
 
+    def also(self, queue: str) -> str:
+        """Have a queue deleted, too, whose name is made otherwise."""
+        self._queues += [queue, f"{queue}.dead"]
+        return queue
+
     def exchange(self, word: str = "exchange") -> str:
         """Return a name for an exchange."""
         name = f"test-{self._mark}-{word}"

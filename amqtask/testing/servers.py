@@ -24,11 +24,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
-
-from pamqp import commands, exceptions, frame, header
+from urllib.parse import SplitResult, urlsplit
 
 from amqtask.errors import ConfigurationError, near
+from amqtask.testing.probes import probe_rabbitmq, probe_redis
 
 #: How a server was had.
 How = Literal["environment", "running", "docker", "program"]
@@ -62,7 +61,7 @@ threading.Thread(target=lambda: (os.read(0, 1), server.terminate()), daemon=True
 sys.exit(server.wait())
 """
 
-M = TypeVar("M")
+T = TypeVar("T")
 #: A port and the guard of the program that will listen there.
 _Started = tuple[int, subprocess.Popen[bytes]]
 
@@ -82,98 +81,6 @@ class Server:
     url: str
     how: How
     version: str = ""
-
-
-# -- asking a server ----------------------------------------------------------
-
-
-def probe_rabbitmq(stream: io.BufferedRWPair, url: SplitResult) -> str:
-    """Log in, open the virtual host, close again.
-
-    Args:
-        stream: A fresh connection.
-        url: Names the user, the password and the virtual host.
-
-    Returns:
-        The server's version, such as ``"4.0.5"``.
-
-    Raises:
-        ConnectionError: It does not speak AMQP 0-9-1, or refuses the login or the virtual host.
-
-    Source:
-        AMQP 0-9-1 specification, section 2.2.4, the connection class.
-    """
-    stream.write(header.ProtocolHeader().marshal())
-    start = _receive(stream, commands.Connection.Start)
-    login = f"\0{unquote(url.username or 'guest')}\0{unquote(url.password or 'guest')}"
-    # without this the server closes the socket on a wrong password and says nothing
-    _send(
-        stream,
-        commands.Connection.StartOk(
-            {"capabilities": {"authentication_failure_close": True}}, "PLAIN", login
-        ),
-    )
-    tune = _receive(stream, commands.Connection.Tune)
-    _send(stream, commands.Connection.TuneOk(tune.channel_max, tune.frame_max, 0))
-    _send(stream, commands.Connection.Open(unquote(url.path[1:]) or "/"))
-    _receive(stream, commands.Connection.OpenOk)
-    _send(stream, commands.Connection.Close(200, "", 0, 0))
-    _receive(stream, commands.Connection.CloseOk)
-    return str((start.server_properties or {}).get("version", ""))
-
-
-def _send(stream: io.BufferedRWPair, method: frame.FrameTypes) -> None:
-    stream.write(frame.marshal(method, 0))
-
-
-def _receive(stream: io.BufferedRWPair, kind: type[M]) -> M:
-    stream.flush()
-    head = stream.read(7)
-    if not head:
-        raise ConnectionError("it closed the connection")
-    # 1 is the type of a method frame; an HTTP server, say, answers with other bytes
-    if len(head) < 7 or head[0] != 1:
-        raise ConnectionError("it does not speak AMQP 0-9-1")
-    try:
-        *_, method = frame.unmarshal(head + stream.read(int.from_bytes(head[3:]) + 1))
-    except exceptions.PAMQPException as error:
-        raise ConnectionError("it does not speak AMQP 0-9-1") from error
-    if isinstance(method, commands.Connection.Close):
-        raise ConnectionError(f"it answers {method.reply_code} {method.reply_text!r}")
-    if not isinstance(method, kind):
-        raise ConnectionError(f"it answers {type(method).__name__} instead of {kind.__name__}")
-    return method
-
-
-def probe_redis(stream: io.BufferedRWPair, url: SplitResult) -> str:
-    """Log in when the URL has a password, and ping.
-
-    Args:
-        stream: A fresh connection.
-        url: Names the user and the password.
-
-    Returns:
-        ``""``: a ping does not tell the version.
-
-    Raises:
-        ConnectionError: It does not answer ``PONG``.
-    """
-    words = [[b"PING"]]
-    if url.password:
-        # servers before 6 know a password only
-        login = [part for part in (url.username, url.password) if part]
-        words.insert(0, [b"AUTH", *(unquote(part).encode() for part in login)])
-    answer = b""
-    for command in words:
-        parts = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in command)
-        stream.write(b"*%d\r\n%s" % (len(command), parts))
-        stream.flush()
-        answer = stream.readline().strip()
-        if answer.startswith(b"-"):
-            raise ConnectionError(f"it answers {answer[1:].decode(errors='replace')!r}")
-    if answer != b"+PONG":
-        raise ConnectionError("it does not speak Redis's protocol")
-    return ""
 
 
 # -- the servers there are ----------------------------------------------------
@@ -524,8 +431,8 @@ def _guarded(
 
 
 def _poll(
-    ask: Callable[[], M], what: str, timeout: float, alive: Callable[[], bool] = lambda: True
-) -> M:
+    ask: Callable[[], T], what: str, timeout: float, alive: Callable[[], bool] = lambda: True
+) -> T:
     deadline = time.monotonic() + timeout
     while True:
         try:

@@ -82,10 +82,7 @@ async def test_names_that_resemble_each_other(make_app: MakeApp, peer: Peer, nam
         *(names.queue(f"celery{end}") for end in (".eu", ".eu.celery", ".0", ".1.0", "-1", "..x")),
     ]
     # names that end with the whole first name: "eu.test-...-celery"
-    before = [f"{start}.{word}" for start in ("eu", "0", "1", "1.0", "a.b.c")]
-    for name in before:
-        names._queues += [name, f"{name}.dead"]
-    queues += before
+    queues += [names.also(f"{start}.{word}") for start in ("eu", "0", "1", "1.0", "a.b.c")]
     app = make_app(*queues)
     await wake(app, *queues)
     for queue in queues:

@@ -33,6 +33,8 @@ def make(broker: str, queue: str, events: str) -> Any:
         task_create_missing_queues=False,
         accept_content=["json", "msgpack"],
         result_accept_content=["json"],
+        # seconds after which the broker deletes a reply queue that nobody consumed
+        result_expires=60,
         broker_connection_retry_on_startup=True,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,

@@ -156,7 +156,9 @@ def test_queue_that_we_declared(client: Any, worker: AbstractContextManager[Node
         assert client.send_task("ours.add", [1, 2]).get(timeout=ANSWER) == 3
 
 
-def test_quorum_queue_with_dead_letters(names: Names, make_app: MakeApp, make_celery: MakeCelery):
+def test_quorum_queue_with_dead_letters(
+    broker: str, names: Names, make_app: MakeApp, make_celery: MakeCelery
+):
     """A Celery client that leaves declaring to us sends to our usual queue, dead letters and all."""
     from tests.interop.celery_app import Queue as CeleryQueue
 
@@ -170,7 +172,13 @@ def test_quorum_queue_with_dead_letters(names: Names, make_app: MakeApp, make_ce
         failing = client.send_task("ours.fail", [True], queue=target)
         with pytest.raises(KeyError):
             failing.get(timeout=ANSWER)
-        assert node.counts["failed"] == 1
+        eventually(lambda: node.counts["failed"] == 1)
+    with pika.BlockingConnection(pika.URLParameters(broker)) as connection:
+        _, parked, _ = connection.channel().basic_get(f"{name}.dead", auto_ack=True)
+    assert parked is not None
+    assert parked.correlation_id == failing.id
+    assert parked.headers is not None
+    assert parked.headers["amqtask-exception"] == "KeyError: ('no such user', 7)"
 
 
 @pytest.mark.parametrize("options", [{"compression": "zlib"}, {"serializer": "msgpack"}])

@@ -14,7 +14,7 @@ import pytest
 from pamqp import commands, frame
 
 from amqtask.errors import ConfigurationError
-from amqtask.testing import servers
+from amqtask.testing import probes, servers
 from amqtask.testing.servers import Server
 
 AMQP = urlsplit("amqp://ada:l%40ve@broker.example:5672/shop%2Feu")
@@ -54,7 +54,7 @@ def test_a_broker_is_one_that_lets_us_in() -> None:
     """The probe logs in, opens the URL's virtual host, closes, and returns the version."""
     wire = Wire(answers(START, TUNE, *OPENED))
 
-    assert servers.probe_rabbitmq(wire, AMQP) == "4.0.5"
+    assert probes.probe_rabbitmq(wire, AMQP) == "4.0.5"
 
     start_ok, tune_ok, opened, closed = wire.methods()
     assert wire.sent.getvalue()[:8] == b"AMQP\x00\x00\x09\x01"
@@ -72,7 +72,7 @@ def test_a_url_without_details_means_the_guest_and_the_default_vhost(url: str) -
     """What a URL leaves out is guest, guest and the virtual host ``/``."""
     wire = Wire(answers(START, TUNE, *OPENED))
 
-    servers.probe_rabbitmq(wire, urlsplit(url))
+    probes.probe_rabbitmq(wire, urlsplit(url))
 
     start_ok, _, opened, _ = wire.methods()
     assert isinstance(start_ok, commands.Connection.StartOk)
@@ -100,7 +100,7 @@ def test_a_url_without_details_means_the_guest_and_the_default_vhost(url: str) -
 def test_what_does_not_let_us_in_is_no_broker(said: bytes, error: str) -> None:
     """Whatever answers otherwise than a broker that lets us in is refused, with the reason."""
     with pytest.raises(ConnectionError) as caught:
-        servers.probe_rabbitmq(Wire(said), AMQP)
+        probes.probe_rabbitmq(Wire(said), AMQP)
 
     assert str(caught.value) == error
 
@@ -125,7 +125,7 @@ def test_redis_is_what_answers_a_ping(url: str, said: bytes, sent: bytes) -> Non
     """The probe logs in when the URL has a password, then pings."""
     wire = Wire(said)
 
-    assert servers.probe_redis(wire, urlsplit(url)) == ""
+    assert probes.probe_redis(wire, urlsplit(url)) == ""
     assert wire.sent.getvalue() == sent
 
 
@@ -140,7 +140,7 @@ def test_redis_is_what_answers_a_ping(url: str, said: bytes, sent: bytes) -> Non
 def test_what_does_not_answer_a_ping_is_no_redis(said: bytes, error: str) -> None:
     """A refusal and a foreign protocol are told apart."""
     with pytest.raises(ConnectionError) as caught:
-        servers.probe_redis(Wire(said), urlsplit("redis://localhost"))
+        probes.probe_redis(Wire(said), urlsplit("redis://localhost"))
 
     assert str(caught.value) == error
 

@@ -1,0 +1,34 @@
+"""`App.topology`: what an app wants on the broker, by its ``declare`` setting."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqtask import App
+from amqtask.topology.plan import DeclareExchange, DeclareQueue
+
+
+def app(declare: str) -> App:
+    return App("topology", queues=["email"], default_queue="email", declare=declare, environ={})
+
+
+def test_auto_makes_the_delay_levels() -> None:
+    """A queue comes with its dead-letter queue and the levels that its delayed calls wait in."""
+    queues = {step.name for step in app("auto").topology().steps if isinstance(step, DeclareQueue)}
+    levels = {f"amqtask.delay.{level:02d}" for level in range(32)}
+    assert queues == {"email", "email.dead", "amqtask.delay.lost"} | levels
+
+
+@pytest.mark.parametrize("queues", [None, ["email"], ["email", "unlisted"]])
+def test_passive_makes_nothing(queues: list[str] | None) -> None:
+    """Under ``passive`` every step only looks whether something is there."""
+    steps = app("passive").topology(queues).steps
+    assert steps
+    for step in steps:
+        assert isinstance(step, DeclareExchange | DeclareQueue)
+        assert step.passive
+
+
+def test_never_wants_nothing() -> None:
+    """Under ``never`` the broker is not asked for anything."""
+    assert app("never").topology().steps == ()
