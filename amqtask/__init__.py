@@ -39,6 +39,7 @@ from amqtask.errors import (
     UnknownSetting,
     UnknownTask,
     Unroutable,
+    UnsupportedMessage,
 )
 from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
@@ -98,6 +99,7 @@ __all__ = [
     "UnknownSetting",
     "UnknownTask",
     "Unroutable",
+    "UnsupportedMessage",
     "__version__",
     "current_task",
 ]

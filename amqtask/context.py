@@ -42,6 +42,10 @@ class Context:
     redelivered: bool = False
     hostname: str = ""
 
+    def __bool__(self) -> bool:
+        """Return True; `current_task`, outside of a task, is false."""
+        return True
+
     @property
     def task(self) -> str:
         """Name of the task."""

@@ -28,7 +28,8 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- MalformedMessage          not a task message, or broken
     |   +-- ContentDisallowed         its serializer is not in accept_content
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
-    |   `-- UnknownTask               no task of that name here
+    |   +-- UnknownTask               no task of that name here
+    |   `-- UnsupportedMessage        it asks for what this version does not do
     `-- ResultError                   what became of a call
         +-- NoBackend                 results are off
         +-- ResultTimeout             no result in time (also a TimeoutError)
@@ -273,6 +274,12 @@ class UnknownTask(MessageError):
     """No task of that name is registered in this worker."""
 
     reason = "unknown_task"
+
+
+class UnsupportedMessage(MessageError):
+    """It asks for something that this version does not do; running it would lose that part."""
+
+    reason = "unsupported"
 
 
 # -- results ------------------------------------------------------------------

@@ -20,7 +20,7 @@ class CallOptions(TypedDict, total=False):
     """Keywords of ``task.options``, ``apply_async`` and ``send_task``.
 
     Attributes:
-        countdown: Seconds from now before it may start.
+        countdown: Seconds from now before it may start; 0 or less means at once.
         eta: Aware datetime before which it may not start.
         expires: Seconds from now, or aware datetime, after which it is not started.
         queue: Name of the queue, or a `Queue`.
@@ -90,8 +90,10 @@ class Options:
                     f"{name}={value!r} has no time zone",
                     hint="use an aware datetime, such as datetime.now(UTC) + timedelta(hours=1)",
                 )
-        for name in ("countdown", "time_limit", "soft_time_limit"):
-            _check_seconds(name, getattr(self, name))
+        for name in ("time_limit", "soft_time_limit"):
+            _check_seconds(name, getattr(self, name), least=0)
+        # a countdown worked out from a time may have run out by now: that means at once
+        _check_seconds("countdown", self.countdown)
         if isinstance(self.expires, int | float):
             _check_seconds("expires", self.expires)
         if self.priority is not None and not 0 <= self.priority <= 255:
@@ -122,11 +124,18 @@ class Options:
         return replace(base, **said)
 
 
-def _check_seconds(name: str, value: Any) -> None:
+#: About 3,000 years: beyond it no datetime goes.
+_MOST_SECONDS = 1e11
+
+
+def _check_seconds(name: str, value: Any, least: float = -_MOST_SECONDS) -> None:
     if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not least <= value <= _MOST_SECONDS
     ):
-        raise ConfigurationError(f"{name}={value!r} is not a number of seconds from 0 up")
+        from_ = " from 0 up" if least == 0 else ""
+        raise ConfigurationError(f"{name}={value!r} is not a number of seconds{from_}")
 
 
 def options(values: Mapping[str, Any]) -> Options:

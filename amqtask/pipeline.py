@@ -52,8 +52,12 @@ class Pipeline:
         self._tokens: list[Token[Pipeline | None]] = []
 
     def belongs_to(self, transport: Transport) -> bool:
-        """Whether it sends over ``transport``; a pipeline is one app's."""
-        return transport is self._transport
+        """Whether it is open and sends over ``transport``; a pipeline is one app's.
+
+        A task started inside the block keeps its context: after the end, which nobody
+        waits for any more, its calls wait for their own confirms.
+        """
+        return transport is self._transport and bool(self._tokens)
 
     def add(self, outgoing: Outgoing) -> None:
         """Send a call; blocks only while `LIMIT` calls are under way."""

@@ -258,7 +258,7 @@ class Sender:
 
 def _times(options: Options, now: float) -> tuple[datetime | None, float]:
     """Return the eta, and the seconds until then (0 for none)."""
-    if options.countdown:
+    if options.countdown is not None and options.countdown > 0:
         return datetime.fromtimestamp(now + options.countdown, UTC), options.countdown
     if options.eta is not None:
         return options.eta, max(0.0, options.eta.timestamp() - now)
@@ -270,7 +270,7 @@ def _expires(options: Options, now: float) -> datetime | None:
     if expires is None or isinstance(expires, datetime):
         return expires
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
-    return datetime.fromtimestamp(now + seconds, UTC)
+    return datetime.fromtimestamp(max(0.0, now + seconds), UTC)
 
 
 def _name_argument(error: EncodeError, task: Task[..., Any] | None) -> EncodeError:

@@ -246,7 +246,7 @@ class Settings:
     #: Rules that send tasks to queues; the first that matches decides.
     routes: tuple[Any, ...] = _setting((), _routes())
 
-    #: Serializer of calls and results.
+    #: Serializer of calls; results are always JSON.
     serializer: str = _setting("json", _text())
     #: Serializers that are read; a message in another one is parked.
     accept_content: tuple[str, ...] = _setting(
@@ -282,7 +282,7 @@ class Settings:
     concurrency: int = _setting(16, _whole(1))
     #: Processes of one worker.
     processes: int = _setting(1, _whole(1))
-    #: Unacked messages a process holds; None chooses from ``concurrency``.
+    #: Unacked messages a process holds of each queue; None follows the pace.
     prefetch: int | None = _setting(None, _optional(_whole(1, 65535)))
     #: Name of the worker; None makes one from the host.
     worker_name: str | None = _setting(None, _optional(_text()))

@@ -84,10 +84,10 @@ class RetryPolicy:
         return _among(self.on, error) and not _among(self.not_on, error)
 
     def to_header(self) -> dict[str, Any]:
-        """Return the policy as plain data for the ``amqtask-retry`` header.
+        """Return the policy as plain data for the ``x-amqtask-retry`` header.
 
-        Classes become names. A fraction becomes decimal text: pika writes no
-        floats into a header table.
+        Classes become names. A fraction becomes decimal text, which every
+        client reads and passes on alike.
         """
         return {
             "max_retries": self.max_retries,

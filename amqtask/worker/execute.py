@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 
 from amqtask.app import App
 from amqtask.context import Context, _current
-from amqtask.errors import MessageError, TaskRevoked
+from amqtask.errors import MessageError, TaskRevoked, UnsupportedMessage
 from amqtask.message import accepted, decode
-from amqtask.message.model import Call
+from amqtask.message.model import NO_EMBED, Call
 from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
 from amqtask.task import Task
 from amqtask.transport import Delivery
@@ -148,6 +148,7 @@ class Executor:
         try:
             job.task = self._app.tasks[call.task]
             job.policy = self._policy(job.task, call)
+            _refuse_follow_ups(call)
         except MessageError as error:
             job.outcome = Failed(error, error.reason)
             return False
@@ -191,3 +192,18 @@ class Executor:
             return decide(error, job.call, job.policy, now=time.time(), random=random.random)
         except Exception as wrong:  # such as a retry with a countdown that is no number
             return Failed(wrong, "failed", describe(wrong))
+
+
+def _refuse_follow_ups(call: Call) -> None:
+    """Keep a step of a workflow whole: run without what follows it, the rest would be lost."""
+    if call.embed == NO_EMBED:
+        return
+    asked = [
+        part for part in ("callbacks", "errbacks", "chain", "chord") if getattr(call.embed, part)
+    ]
+    if asked:
+        raise UnsupportedMessage(
+            f"task {call.task!r} (id {call.id}) is a step of a workflow: {', '.join(asked)} would "
+            "have to follow it",
+            hint="workflows are not supported yet; send its steps one by one",
+        )

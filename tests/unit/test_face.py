@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import version
+import tomllib
+from pathlib import Path
 
 import amqtask
 from amqtask import errors
@@ -60,4 +61,5 @@ def test_every_error_is_in_the_drawing() -> None:
 
 def test_version_is_the_package_s() -> None:
     """The version is written in two places, which agree."""
-    assert amqtask.__version__ == version("amqtask")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert amqtask.__version__ == project["version"]

@@ -238,7 +238,7 @@ ROWS: dict[str, tuple[dict[str, Any], bytes, dict[str, Any], str, str]] = {
     ),
     "too large": (
         *(ADD, b'[["' + b"x" * LIMIT + b'"],{},{}]', {}, "too_large"),
-        f"DecodedTooLarge: body has {LIMIT + 11} bytes, {LIMIT} are allowed",
+        f"DecodedTooLarge: body has {LIMIT + 12} bytes, {LIMIT} are allowed",
     ),
     "unpacks to too much": (
         *({**ADD, "compression": "application/x-gzip"}, zlib.compress(b" " * 50_000_000, 9)),

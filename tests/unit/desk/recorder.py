@@ -52,10 +52,19 @@ class Recorder:
         return self.sent[-1]
 
 
+class NoReplies:
+    """A reply queue that is there."""
+
+    name = "replies"
+
+    async def ready(self, _: object = None) -> None: ...
+
+
 def make_app(*queues: str | Queue, **settings: Any) -> tuple[App, Recorder]:
     """Return an app that is not connected to anything, and what it sends."""
     app = App("desk", queues=queues, environ={}, **settings)
     recorder = Recorder()
     for name in ("publish", "publish_and_wait", "publish_and_await"):
         setattr(app.transport, name, getattr(recorder, name))
+    vars(app.transport)["open_replies"] = lambda **_: NoReplies()
     return app, recorder

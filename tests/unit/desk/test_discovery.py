@@ -91,9 +91,7 @@ def test_guessed_from_the_folder(tmp_path: Path, files: dict[str, str]) -> None:
         ("two", "module 'two' holds 2 apps", "name one: -A two:attribute"),
     ],
 )
-def test_what_is_not_there_in_full(
-    tmp_path: Path, where: str, text: str, hint: str | None
-) -> None:
+def test_what_is_not_there_in_full(tmp_path: Path, where: str, text: str, hint: str | None) -> None:
     """Module, attribute or kind: the text says which of them is wrong."""
     files = {
         "shop.py": MAKE + "application = App('x')\nnumber = 7\n",

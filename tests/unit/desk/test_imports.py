@@ -14,9 +14,10 @@ from tests.unit.desk.folder import importable
 
 def test_a_missing_module_in_full(tmp_path: Path) -> None:
     """Setting and module are named, and where it was looked for."""
-    with importable(tmp_path, {}), pytest.raises(ConfigurationError) as caught:
+    with importable(tmp_path, {}):
         sys.path.insert(0, str(tmp_path))
-        import_modules(["no_such_module"])
+        with pytest.raises(ConfigurationError) as caught:
+            import_modules(["no_such_module"])
     assert str(caught.value) == "imports='no_such_module': no module named 'no_such_module'"
     assert caught.value.hint == (
         f"it is looked for in {str(tmp_path)!r} and in the installed packages"

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqtask import (
@@ -158,6 +158,7 @@ FUNCTIONS = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(FUNCTIONS),
     st.lists(st.integers(), max_size=5),
@@ -274,7 +275,7 @@ async def test_calling_a_task_runs_it_here(desk: tuple[App, Recorder]) -> None:
 
     @app.task
     def add(a: int, b: int) -> int:
-        "Add two numbers."
+        """Add two numbers."""
         return a + b
 
     @app.task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqtask.transport.acks import AckWindow
@@ -30,6 +30,7 @@ class Broker:
         self.acked += sorted(covered)
 
 
+@settings(deadline=None)
 @given(steps)
 def test_every_ack_reaches_the_broker_once_and_nothing_else_does(
     steps: list[tuple[str, int]],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqtask.transport.backoff import Backoff
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 10), st.floats(0.001, 100), st.integers(0, 200))
 def test_waits_double_up_to_the_cap(first: float, cap: float, failures: int) -> None:
     """Each wait lies between half of its step and all of it, also after very many failures."""

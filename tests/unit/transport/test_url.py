@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqtask.errors import ConfigurationError
@@ -42,6 +42,7 @@ def test_vhost(path: str, vhost: str) -> None:
     assert BrokerURL.parse(f"amqp://h{path}").vhost == vhost
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30))
 def test_any_account_is_carried(user: str, password: str) -> None:
     """Whatever stands in user and password, quoted as URLs have it, reaches the broker."""
@@ -49,6 +50,7 @@ def test_any_account_is_carried(user: str, password: str) -> None:
     assert (credentials.username, credentials.password) == (user, password)
 
 
+@settings(deadline=None)
 @given(st.text("0123456789abcdef", min_size=12, max_size=30), st.booleans())
 def test_the_password_is_never_shown(password: str, tls: bool) -> None:
     """Neither str nor repr holds it, nor does a message made with them."""
