@@ -21,8 +21,12 @@ from amqtask.transport import Publication
 if TYPE_CHECKING:
     from amqtask.transport import Transport
 
-#: Calls under way in one pipeline above which the next one waits for room.
+#: Calls under way in one pipeline at which it is full: the next one waits for room.
 LIMIT = 8192
+#: Bytes of their bodies at which it is full as well.
+LIMIT_BYTES = 64 * 1024 * 1024
+#: A full pipeline has room again when it is down to this part.
+_ROOM = 0.5
 
 _active: ContextVar[Pipeline | None] = ContextVar("amqtask_pipeline", default=None)
 
@@ -46,9 +50,10 @@ class Pipeline:
         self._failures: list[tuple[str, Exception]] = []
         self._lock = threading.Lock()
         self._under_way = 0
+        self._bytes = 0
         self._room = threading.Event()
         self._drained = threading.Event()
-        self._wakeups: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = []
+        self._wakeups: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, float]] = []
         self._tokens: list[Token[Pipeline | None]] = []
 
     def belongs_to(self, transport: Transport) -> bool:
@@ -60,16 +65,16 @@ class Pipeline:
         return transport is self._transport and bool(self._tokens)
 
     def add(self, outgoing: Outgoing) -> None:
-        """Send a call; blocks only while `LIMIT` calls are under way."""
+        """Send a call; blocks only while the pipeline is full."""
         self._hand_over(outgoing)
-        if self._under_way >= LIMIT:
-            self._wait(LIMIT // 2)
+        if self._fill() >= 1:
+            self._wait(_ROOM)
 
     async def aadd(self, outgoing: Outgoing) -> None:
-        """Send a call; awaits room only while `LIMIT` calls are under way."""
+        """Send a call; awaits room only while the pipeline is full."""
         self._hand_over(outgoing)
-        if self._under_way >= LIMIT:
-            await self._await(LIMIT // 2)
+        if self._fill() >= 1:
+            await self._await(_ROOM)
 
     def __enter__(self) -> Pipeline:
         self._tokens.append(_active.set(self))
@@ -102,6 +107,7 @@ class Pipeline:
         with self._lock:
             self.sent += 1
             self._under_way += len(outgoing.publications)
+            self._bytes += sum(len(each.message.body) for each in outgoing.publications)
         for publication in outgoing.publications:
             publication.on_done = self._done
             self._transport.publish(publication)
@@ -110,33 +116,38 @@ class Pipeline:
         """Count an outcome; runs on the I/O loop."""
         with self._lock:
             self._under_way -= 1
-            left = self._under_way
+            self._bytes -= len(publication.message.body)
+            fill = self._fill()
             if publication.error is None:
                 self.confirmed += 1
             else:
                 self._failures.append((publication.message.message_id or "", publication.error))
-        if left <= LIMIT // 2 and not self._room.is_set():
+        if fill <= _ROOM and not self._room.is_set():
             self._room.set()
-        if left == 0:
+        if fill == 0:
             self._drained.set()
         for loop, event, most in self._wakeups:
-            if left <= most:
+            if fill <= most:
                 loop.call_soon_threadsafe(event.set)
 
-    def _wait(self, most: int) -> None:
-        """Block until at most ``most`` calls are under way; each one has a deadline."""
+    def _fill(self) -> float:
+        """How full it is: 0 with nothing under way, 1 at one of the limits."""
+        return max(self._under_way / LIMIT, self._bytes / LIMIT_BYTES)
+
+    def _wait(self, most: float) -> None:
+        """Block until it is at most ``most`` full; each call has a deadline."""
         event = self._drained if most == 0 else self._room
         while True:
             with self._lock:
-                if self._under_way <= most:
+                if self._fill() <= most:
                     return
                 event.clear()
             event.wait()
 
-    async def _await(self, most: int) -> None:
+    async def _await(self, most: float) -> None:
         wakeup = (asyncio.get_running_loop(), asyncio.Event(), most)
         with self._lock:
-            if self._under_way <= most:
+            if self._fill() <= most:
                 return
             self._wakeups.append(wakeup)
         try:

@@ -60,8 +60,13 @@ def publish_frames(
     body = message.body
     size = len(body)
     payload = _content(60, 0, size, header[0])
+    header_size = len(payload) + len(header[1])
+    if header_size > body_max:  # the broker would close the connection, time and again
+        raise ValueError(
+            f"its headers take {header_size} bytes, a frame of this connection holds {body_max}"
+        )
     pieces += (
-        _frame(_HEADER, channel, len(payload) + len(header[1])),
+        _frame(_HEADER, channel, header_size),
         payload,
         header[1],
         _END,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -34,11 +35,22 @@ from amqtask.transport.url import BrokerURL
 log = logging.getLogger(__name__)
 
 _ACCESS_CODES = (403, 530)
+_CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (['\"])(.*)\2")
 _LOGIN_ERRORS = (
     pika_errors.AuthenticationError,
     pika_errors.ProbableAuthenticationError,
     pika_errors.ProbableAccessDeniedError,
 )
+
+
+class _Connection(AsyncioConnection):
+    """pika's connection, without its slip over one that is closed during the handshake."""
+
+    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
+        # pika 1.4 passes the class instead of an instance here, and then fails on an assert
+        if conn_or_exc is connection_workflow.AMQPConnectionWorkflowAborted:
+            conn_or_exc = conn_or_exc()
+        super()._on_connection_workflow_done(conn_or_exc)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -47,6 +59,9 @@ def _causes(error: BaseException) -> list[BaseException]:
         return [cause for inner in error.exceptions[-1:] for cause in _causes(inner)]
     if isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
         return _causes(error.exception)
+    if type(error) is pika_errors.AMQPConnectionError and error.args:
+        inner = error.args[0]
+        return _causes(inner) if isinstance(inner, BaseException) else [error]
     return [error]
 
 
@@ -64,8 +79,10 @@ def connection_error(error: BaseException | None, url: BrokerURL) -> TransportEr
         else:
             wrapped = ConnectionLost(f"broker {url} closed the connection: {text}")
     elif isinstance(cause, _LOGIN_ERRORS):
+        said = _CLOSED.search(str(cause))  # pika keeps of the broker's words only a repr
         wrapped = AccessRefused(
-            f"broker {url} refused access to vhost {url.vhost!r}",
+            f"broker {url} refused access to vhost {url.vhost!r}"
+            + (f": {said[1]} {said[3]}" if said else ""),
             hint="check user, password, vhost and permissions of the broker URL",
         )
     elif isinstance(cause, pika_errors.AMQPHeartbeatTimeout):
@@ -149,7 +166,7 @@ class Session:
             if not opened.done():
                 opened.set_exception(connection_error(error, url))
 
-        raw = AsyncioConnection(
+        raw = _Connection(
             url.parameters(name=name, heartbeat=heartbeat, timeout=timeout),
             on_open_callback=on_open,
             on_open_error_callback=on_open_error,

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from amqtask.testing import Server
+from examples.demo.report import Kind
 from tests.helpers import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,27 @@ def test_interrupted(
         with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
             connection.channel().queue_declare(queue, passive=True)
     connection.close()
+
+
+def test_a_wrong_count_is_told() -> None:
+    """Each count that is not as it should be gets a line, and so does a delay that was too short."""
+    welcome = Kind("email.welcome", sent=2, retries=1, delay=2.0)
+    welcome.ran(sent=10.0, started=11.5, attempt=1)
+    assert welcome.wrong() == [
+        "email.welcome: 1 done, 2 expected",
+        "email.welcome: 0 retried, 1 expected",
+        "email.welcome: started after 1.500 s, before its time",
+    ]
+    assert Kind("reports.yearly", sent=1, fails=True).wrong() == [
+        "reports.yearly: 0 dead, 1 expected"
+    ]
+
+
+def test_right_counts_are_not_mentioned() -> None:
+    """A kind of call whose counts are right has nothing to say."""
+    receipt = Kind("email.receipt", sent=1, retries=1)
+    receipt.ran(sent=10.0, started=10.5, attempt=2)
+    assert receipt.wrong() == []
 
 
 def test_without_a_broker() -> None:

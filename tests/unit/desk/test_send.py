@@ -96,7 +96,13 @@ def test_a_delayed_call_goes_to_the_delay_levels() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [{"countdown": 0}, {"eta": datetime(2020, 1, 1, tzinfo=UTC)}, {"countdown": None}]
+    "said",
+    [
+        {"countdown": 0},
+        {"countdown": -5},
+        {"eta": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"countdown": None},
+    ],
 )
 def test_a_time_that_is_past_is_now(said: dict[str, Any]) -> None:
     """No level for a wait of nothing."""
@@ -148,8 +154,9 @@ def test_expires_is_left_to_the_broker_only_without_a_delay() -> None:
     assert sent.last.message.expiration is None
     expires = datetime.fromisoformat(sent.last.message.headers["expires"])
     assert abs(expires.timestamp() - time.time() - 60) < 1
-    app.send_task("t", expires=datetime(2020, 1, 1, tzinfo=UTC))
-    assert sent.last.message.expiration == "0"
+    for past in (datetime(2020, 1, 1, tzinfo=UTC), -1):
+        app.send_task("t", expires=past)
+        assert sent.last.message.expiration == "0"
 
 
 # -- the message ------------------------------------------------------------------

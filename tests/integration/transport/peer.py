@@ -1,0 +1,75 @@
+"""A client on pika's blocking adapter: looks at the broker from outside, and does it harm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+
+class Peer:
+    """Another client of the same broker."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._channel: BlockingChannel | None = None
+
+    @property
+    def channel(self) -> BlockingChannel:
+        """An open channel; a new one after the broker closed the last."""
+        if self._channel is None or not self._channel.is_open:
+            self._channel = self._connection.channel()
+        return self._channel
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The broker's version, its first two numbers."""
+        properties: Any = self._connection._impl.server_properties
+        return tuple(int(part) for part in properties["version"].split(".")[:2])
+
+    def exists(self, queue: str) -> bool:
+        """Whether there is such a queue."""
+        try:
+            self.channel.queue_declare(queue, passive=True)
+        except ChannelClosedByBroker as error:
+            assert error.reply_code == 404
+            return False
+        return True
+
+    def ready(self, queue: str) -> int:
+        """How many messages wait in it."""
+        count: int = self.channel.queue_declare(queue, passive=True).method.message_count
+        return count
+
+    def consumers(self, queue: str) -> int:
+        """How many consumers it has."""
+        count: int = self.channel.queue_declare(queue, passive=True).method.consumer_count
+        return count
+
+    def take(self, queue: str) -> list[tuple[str, list[Any]]]:
+        """Take everything out of it: id and positional arguments of each call."""
+        taken = []
+        while True:
+            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+            if method is None:
+                return taken
+            taken.append((properties.message_id, orjson.loads(body)[0]))
+
+    def publish(self, queue: str, *bodies: bytes) -> None:
+        """Put messages into it, confirmed."""
+        with self._connection.channel() as channel:
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish("", queue, body, mandatory=True)
+
+    def delete_queue(self, queue: str) -> None:
+        self.channel.queue_delete(queue)
+
+    def delete_exchange(self, exchange: str) -> None:
+        self.channel.exchange_delete(exchange)
+
+    def close(self) -> None:
+        self._connection.close()
