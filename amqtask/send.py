@@ -11,8 +11,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,19 @@ from amqtask.message import Call, encode, serializer
 from amqtask.options import Options
 from amqtask.policy.retry import RETRY_HEADER
 from amqtask.settings import Settings
-from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix, delay_route
+from amqtask.topology.delay import (
+    LEVELS,
+    delay_binding,
+    delay_plan,
+    delay_prefix,
+    delay_route,
+    level_name,
+)
 from amqtask.topology.entities import Exchange, Queue
 from amqtask.topology.plan import Plan, exchange_plan, queue_plan
 from amqtask.topology.routing import Route, Router
 from amqtask.transport import Publication, Requirement, Session
-from amqtask.transport.declare import declare
+from amqtask.transport.declare import declare, exists
 
 if TYPE_CHECKING:
     from amqtask.task import Task
@@ -51,6 +58,22 @@ class Outgoing:
     pending: Pending | None
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one copy of a message is published.
+
+    Attributes:
+        requires: What has to be on the broker first.
+        anew: Works exchange and routing key out again when it is sent; None when
+            they do not depend on the time.
+    """
+
+    exchange: str
+    routing_key: str
+    requires: tuple[Requirement, ...] = ()
+    anew: Callable[[], tuple[str, str]] | None = None
+
+
 class Sender:
     """Builds `Outgoing` from what a caller said.
 
@@ -66,7 +89,7 @@ class Sender:
         self._settings = settings
         self._router = router
         self._backend = backend
-        self._requirements: dict[object, Requirement] = {}
+        self._requirements: dict[str, Requirement] = {}
         self._host = socket.gethostname()
 
     def prepare(
@@ -122,40 +145,52 @@ class Sender:
             raise _name_argument(error, task) from error
         deadline = time.monotonic() + self._settings.publish_timeout
         requires = tuple(self._backend.requirements()) if wants_result and self._backend else ()
+        hint = self._hint(route, options)
         publications = [
             Publication(
                 message,
-                exchange,
-                routing_key,
-                requires=(*requires, *needs),
+                address.exchange,
+                address.routing_key,
+                address=address.anew,
+                requires=(*requires, *address.requires),
                 deadline=deadline,
                 task=name,
-                hint=self._hint(route, options),
+                hint=hint,
             )
-            for exchange, routing_key, needs in self._addresses(route, delay, name, options)
+            for address in self._addresses(route, eta if delay > 0 else None, name, options)
         ]
         pending = self._backend.watch(call.id) if wants_result and self._backend else None
         return Outgoing(call.id, name, publications, pending)
 
-    def delayed(self, queue: Queue, delay: float) -> tuple[str, str, tuple[Requirement, ...]]:
-        """Return exchange, routing key and needs of a message for ``queue`` in ``delay`` seconds."""
+    def delayed(self, queue: Queue, until: datetime) -> Address:
+        """Return where a message goes that ``queue`` shall get at ``until``.
+
+        The levels it passes depend on the time that is left, so they are worked out
+        when it is sent: declaring what is missing, or waiting for a broker that
+        restarts, must not make it late.
+        """
         name, prefix = queue.name, delay_prefix(queue, self._settings)
-        address = delay_route(delay, name, prefix)
-        if address is None:
-            return "", name, ()
-        if self._settings.declare != "auto":
-            return (*address, ())  # whoever owns the topology made the levels and bindings
-        return (
-            *address,
-            (
-                self._requirement(("delay", prefix), partial(delay_plan, prefix)),
-                self._requirement(("delay", prefix, name), partial(delay_binding, name, prefix)),
-            ),
-        )
+
+        def anew() -> tuple[str, str]:
+            left = until.timestamp() - time.time()
+            return delay_route(left, name, prefix) or ("", name)
+
+        requires: tuple[Requirement, ...] = ()
+        if self._settings.declare == "auto":  # else whoever owns the topology made the levels
+            requires = (
+                self._levels_requirement(prefix),
+                self._requirement(
+                    f"binding of {name!r} to delay levels {prefix!r}",
+                    partial(delay_binding, name, prefix),
+                ),
+            )
+        return Address(*anew(), requires, anew)
 
     def queue_requirement(self, queue: Queue) -> Requirement:
         """Return what makes (or checks) ``queue``."""
-        return self._requirement(("queue", queue.name), partial(queue_plan, queue, self._settings))
+        return self._requirement(
+            f"queue {queue.name!r}", partial(queue_plan, queue, self._settings)
+        )
 
     def _call(
         self,
@@ -195,16 +230,16 @@ class Sender:
         )
 
     def _addresses(
-        self, route: Route, delay: float, task: str, options: Options
-    ) -> list[tuple[str, str, tuple[Requirement, ...]]]:
+        self, route: Route, until: datetime | None, task: str, options: Options
+    ) -> list[Address]:
         """Return where each copy goes, and what that needs on the broker."""
-        if delay <= 0:
+        if until is None:
             needs = (
                 self._exchange_requirement(options.exchange, route.exchange)
                 if route.queue is None
                 else (self.queue_requirement(route.queue),)
             )
-            return [(route.exchange, route.routing_key, needs)]
+            return [Address(route.exchange, route.routing_key, needs)]
         queues = (
             [route.queue]
             if route.queue is not None
@@ -216,11 +251,12 @@ class Sender:
                 f"{route.routing_key!r}: no queue this app knows is bound to that",
                 hint="name the queue (queue=...), or list the bound queue in App(queues=...)",
             )
-        addresses = []
-        for queue in queues:
-            exchange, key, levels = self.delayed(queue, delay)
-            addresses.append((exchange, key, (self.queue_requirement(queue), *levels)))
-        return addresses
+        addresses = [
+            (self.queue_requirement(queue), self.delayed(queue, until)) for queue in queues
+        ]
+        return [
+            replace(address, requires=(needed, *address.requires)) for needed, address in addresses
+        ]
 
     def _exchange_requirement(
         self, said: str | Exchange | None, name: str
@@ -233,16 +269,26 @@ class Sender:
         else:
             return ()  # somebody else's: known by name only
         plan = partial(exchange_plan, exchange, self._settings)
-        return (self._requirement(("exchange", name), plan),)
+        return (self._requirement(f"exchange {name!r}", plan),)
 
-    def _requirement(self, key: object, plan: partial[Plan]) -> Requirement:
-        found = self._requirements.get(key)
+    def _levels_requirement(self, prefix: str) -> Requirement:
+        """Return what makes the delay levels, unless a look shows that they are there."""
+
+        async def prepare(session: Session) -> None:
+            if not await exists(session, level_name(LEVELS - 1, prefix)):
+                await declare(session, delay_plan(prefix))
+
+        name = f"delay levels {prefix!r}"
+        return self._requirements.setdefault(name, Requirement(name, prepare))
+
+    def _requirement(self, name: str, plan: partial[Plan]) -> Requirement:
+        found = self._requirements.get(name)
         if found is None:
 
             async def prepare(session: Session) -> None:
                 await declare(session, plan())
 
-            found = self._requirements.setdefault(key, Requirement(str(key), prepare))
+            found = self._requirements.setdefault(name, Requirement(name, prepare))
         return found
 
     def _hint(self, route: Route, options: Options) -> str | None:

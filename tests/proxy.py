@@ -155,13 +155,15 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
     ) -> None:
         loop = asyncio.get_running_loop()
-        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        late: asyncio.Queue[tuple[float, bytes | OSError]] = asyncio.Queue()
 
         async def write() -> None:
             while True:
                 due, data = await late.get()
                 await asyncio.sleep(due - loop.time())
                 await gate.wait()
+                if isinstance(data, OSError):
+                    raise data
                 if not data:
                     if writer.can_write_eof():
                         writer.write_eof()
@@ -171,9 +173,12 @@ class Proxy:
 
         writing = asyncio.create_task(write())
         try:
-            data = b"-"
-            while data:
-                data = await reader.read(_CHUNK)
+            data: bytes | OSError = b"-"
+            while data and not isinstance(data, OSError):
+                try:
+                    data = await reader.read(_CHUNK)
+                except OSError as error:
+                    data = error  # a reset passes the gate like all the rest
                 late.put_nowait((loop.time() + self._delay, data))
             await writing
         finally:

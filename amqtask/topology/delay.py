@@ -105,6 +105,8 @@ def delay_plan(prefix: str) -> Plan:
     A delivery limit does not matter on the level queues, on 4.x neither: it
     counts what consumers return, and these have none; expiring is no return.
 
+    The entry of the highest level is made last: where it is, all of it is.
+
     Raises:
         ConfigurationError: The prefix makes names that are too long.
     """

@@ -116,7 +116,7 @@ class Router:
         self._rules = [rule for entry in settings.routes for rule in _compile(entry)]
         # what a function answers may depend on the arguments
         self._remember = not any(pattern is None for pattern, _ in self._rules)
-        self._cache: dict[tuple[str, str | None, str | None], Route] = {}
+        self._cache: dict[tuple[str, str | None], Route] = {}
         self._types: dict[str, str] = {settings.exchange: "topic"}
         self._bound: dict[str, list[tuple[Binding, Queue]]] = {}
         for queue in self._queues.values():
@@ -138,21 +138,19 @@ class Router:
         queue: str | Queue | None = None,
         exchange: str | Exchange | None = None,
         routing_key: str | None = None,
-        task_queue: str | None = None,
     ) -> Route:
         """Return where a call goes.
 
-        Asked in turn: the call's own options, the rules, the task's own
-        queue, the default queue.
+        Asked in turn: what the call or its task says, the rules, the default
+        queue.
 
         Args:
             task_name: What the rules' globs are matched with.
             args: For rules that are functions.
             kwargs: For rules that are functions.
-            queue: The call's option; goes to the queue's exchange with its key.
+            queue: The call's or task's option; goes to the queue's exchange with its key.
             exchange: The call's option; without a key, the task's name is it.
             routing_key: The call's option; without an exchange, on the app's.
-            task_queue: The queue its task declares.
 
         Raises:
             ConfigurationError: A name or key cannot be carried, or a rule's
@@ -162,15 +160,15 @@ class Router:
         cached = named and (isinstance(queue, str) or (queue is None and self._remember))
         if not cached:
             call = _Target(queue, exchange, routing_key)
-            return self._resolve(task_name, args, kwargs or {}, call, task_queue)
+            return self._resolve(task_name, args, kwargs or {}, call)
         # the condition above leaves a name or nothing
         name = queue if isinstance(queue, str) else None
-        found = self._cache.get((task_name, name, task_queue))
+        found = self._cache.get((task_name, name))
         if found is None:
-            found = self._resolve(task_name, args, kwargs or {}, _Target(name), task_queue)
+            found = self._resolve(task_name, args, kwargs or {}, _Target(name))
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
-            self._cache[(task_name, name, task_queue)] = found
+            self._cache[(task_name, name)] = found
         return found
 
     def destinations(self, exchange: str, routing_key: str) -> list[Queue]:
@@ -197,14 +195,13 @@ class Router:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         call: _Target,
-        task_queue: str | None,
     ) -> Route:
         if call.names_a_place:
             return self._place(task_name, call)
         rule = self._by_rules(task_name, args, kwargs)
         if rule is not None and rule.names_a_place:
             return self._place(task_name, rule)
-        route = self._by_name(self._to_queue(task_queue or self._default_queue))
+        route = self._by_name(self._to_queue(self._default_queue))
         return route if rule is None else replace(route, priority=rule.priority)
 
     def _by_rules(

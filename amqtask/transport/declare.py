@@ -40,6 +40,25 @@ async def declare(session: Session, plan: Plan) -> None:
         await channel.close()
 
 
+async def exists(session: Session, exchange: str) -> bool:
+    """Return whether the broker has this exchange.
+
+    Raises:
+        TransportError: The session ended meanwhile, or the broker refuses to tell.
+    """
+    channel = await session.channel()
+    try:
+        await channel.declare_exchange(exchange, passive=True)
+    except ChannelClosed as error:
+        if error.code != 404:
+            raise
+        return False
+    else:
+        return True
+    finally:
+        await channel.close()
+
+
 async def _carry_out(channel: Channel, step: Step) -> None:
     match step:
         case DeclareExchange():

@@ -82,6 +82,8 @@ class Publication:
     Args:
         message: What to send.
         exchange: ``""`` is the default exchange.
+        address: Gives exchange and routing key anew whenever it is about to be sent,
+            for a message whose route depends on the time.
         requires: What has to be there first, in this order.
         deadline: `time.monotonic` instant after which it fails; None waits for ever.
         on_done: Called once, on the I/O loop, when `error` is final.
@@ -94,6 +96,7 @@ class Publication:
     """
 
     __slots__ = (
+        "address",
         "deadline",
         "done",
         "error",
@@ -115,6 +118,7 @@ class Publication:
         exchange: str,
         routing_key: str,
         *,
+        address: Callable[[], tuple[str, str]] | None = None,
         requires: Sequence[Requirement] = (),
         deadline: float | None = None,
         on_done: Callable[[Publication], object] | None = None,
@@ -124,6 +128,7 @@ class Publication:
         self.message = message
         self.exchange = exchange
         self.routing_key = routing_key
+        self.address = address
         self.requires = requires
         self.deadline = deadline
         self.on_done = on_done
@@ -325,6 +330,8 @@ class Publisher:
                     break
             else:
                 message = publication.message
+                if publication.address is not None:
+                    publication.exchange, publication.routing_key = publication.address()
                 try:
                     pieces += publish_frames(
                         number,

@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 _ACCESS_CODES = (403, 530)
 _CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (['\"])(.*)\2")
-_LOGIN_ERRORS = (
-    pika_errors.AuthenticationError,
+# pika's guess from how far the handshake went; what the broker said is in it, if it said anything
+_GUESSES = (
+    pika_errors.IncompatibleProtocolError,
     pika_errors.ProbableAuthenticationError,
     pika_errors.ProbableAccessDeniedError,
 )
@@ -78,12 +79,14 @@ def connection_error(error: BaseException | None, url: BrokerURL) -> TransportEr
             )
         else:
             wrapped = ConnectionLost(f"broker {url} closed the connection: {text}")
-    elif isinstance(cause, _LOGIN_ERRORS):
-        said = _CLOSED.search(str(cause))  # pika keeps of the broker's words only a repr
-        wrapped = AccessRefused(
-            f"broker {url} refused access to vhost {url.vhost!r}"
-            + (f": {said[1]} {said[3]}" if said else ""),
-            hint="check user, password, vhost and permissions of the broker URL",
+    elif isinstance(cause, _GUESSES) and (said := _CLOSED.search(str(cause))):
+        closed = pika_errors.ConnectionClosedByBroker(int(said[1]), said[3])
+        wrapped = connection_error(closed, url)
+    elif isinstance(cause, _GUESSES):
+        # a broker that restarts does this too, so it is no refusal: it is tried again
+        wrapped = BrokerUnreachable(
+            f"broker {url} ended the connection during the handshake",
+            hint="if it keeps doing so, check user, password and vhost of the broker URL",
         )
     elif isinstance(cause, pika_errors.AMQPHeartbeatTimeout):
         wrapped = ConnectionLost(f"broker {url} sent no heartbeat in time")

@@ -135,16 +135,21 @@ class Settler:
         except EncodeError as error:  # a protocol 1 body that cannot be written anew
             self._park(job, Failed(error, "unsendable"))
             return
-        exchange, routing_key, requires = self._app.sender.delayed(
-            self._app.queue(delivery.queue), outcome.delay
-        )
+        address = self._app.sender.delayed(self._app.queue(delivery.queue), outcome.eta)
         if outcome.error is not None and self._wants_result(job):
             # a passing state: nobody's ack waits for it, and nobody misses it
             meta = self._meta(job, "RETRY", encode_exception(outcome.error))
             self._save(job, meta, then=_nothing, unsendable=_nothing)
         self._keeper.publish(
             job,
-            lambda: Publication(message, exchange, routing_key, requires=requires, task=call.task),
+            lambda: Publication(
+                message,
+                address.exchange,
+                address.routing_key,
+                address=address.anew,
+                requires=address.requires,
+                task=call.task,
+            ),
             then=partial(self._ack, job),
             unsendable=lambda error: self._park(job, Failed(error, "unsendable")),
         )

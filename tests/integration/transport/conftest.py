@@ -18,6 +18,15 @@ MakeApp = Callable[..., App]
 MakeLink = Callable[..., Link]
 
 
+@pytest.fixture(autouse=True)
+def _no_complaints(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail when asyncio had to log an exception that nobody took."""
+    yield
+    complaints = [each for when in ("call", "teardown") for each in caplog.get_records(when)]
+    unheard = [each.getMessage() for each in complaints if each.name == "asyncio"]
+    assert not unheard
+
+
 @pytest.fixture
 def peer(broker: str, names: Names) -> Iterator[Peer]:
     """A client that is not ours."""

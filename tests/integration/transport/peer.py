@@ -9,6 +9,9 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
+#: Messages above which getting one after the other takes too long.
+_MANY = 200
+
 
 class Peer:
     """Another client of the same broker."""
@@ -35,7 +38,8 @@ class Peer:
         try:
             self.channel.queue_declare(queue, passive=True)
         except ChannelClosedByBroker as error:
-            assert error.reply_code == 404
+            if error.reply_code != 404:
+                raise
             return False
         return True
 
@@ -51,12 +55,18 @@ class Peer:
 
     def take(self, queue: str) -> list[tuple[str, list[Any]]]:
         """Take everything out of it: id and positional arguments of each call."""
-        taken = []
+        taken: list[tuple[str, list[Any]]] = []
+        if (many := self.ready(queue)) > _MANY:
+            for _, properties, body in self.channel.consume(queue, auto_ack=True):
+                taken.append(_call(properties, body))
+                if len(taken) >= many:
+                    break
+            self.channel.cancel()
         while True:
             method, properties, body = self.channel.basic_get(queue, auto_ack=True)
             if method is None:
                 return taken
-            taken.append((properties.message_id, orjson.loads(body)[0]))
+            taken.append(_call(properties, body))
 
     def publish(self, queue: str, *bodies: bytes) -> None:
         """Put messages into it, confirmed."""
@@ -73,3 +83,7 @@ class Peer:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _call(properties: Any, body: bytes | None) -> tuple[str, list[Any]]:
+    return properties.message_id, orjson.loads(body or b"")[0]

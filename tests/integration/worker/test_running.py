@@ -135,7 +135,7 @@ def test_exception_of_an_unknown_class(app, running: Running):
 
     @app.task
     def fails():
-        class Hidden(Exception):  # noqa: N818 - as a user may name it
+        class Hidden(Exception):
             pass
 
         raise Hidden("why", 3)
@@ -176,7 +176,7 @@ def test_no_exception_ends_the_worker(app, queue, running: Running, line: Line, 
 def test_an_exception_that_cannot_be_shown(app, queue, running: Running, line: Line):
     """An exception that raises when it is looked at is parked like any other."""
 
-    class Hostile(Exception):  # noqa: N818 - as a user may name it
+    class Hostile(Exception):
         def __str__(self):
             raise ValueError("no text")
 
@@ -249,7 +249,11 @@ def test_nobody_waits_for_the_result(app, queue, running: Running, line: Line):
 
     worker = running(app)
     line.send(
-        queue, [[], {}, {}], {"task": "t.one", "id": "A"}, reply_to="no-such-queue", correlation_id="A"
+        queue,
+        [[], {}, {}],
+        {"task": "t.one", "id": "A"},
+        reply_to="no-such-queue",
+        correlation_id="A",
     )
     eventually(lambda: worker.node.counts["done"] == 1)
     eventually(lambda: worker.held == 0)

@@ -16,16 +16,16 @@ from tests.unit.desk.recorder import make_app
 @pytest.mark.parametrize(
     ("said", "exchange", "key", "needs"),
     [
-        ({}, "amqtask", "default", ["('queue', 'default')"]),
-        ({"queue": "email"}, "amqtask", "email", ["('queue', 'email')"]),
-        ({"routing_key": "email.welcome"}, "amqtask", "email.welcome", ["('queue', 'email')"]),
-        ({"queue": "unknown"}, "amqtask", "unknown", ["('exchange', 'amqtask')"]),
-        ({"routing_key": "nobody.wants"}, "amqtask", "nobody.wants", ["('exchange', 'amqtask')"]),
+        ({}, "amqtask", "default", ["queue 'default'"]),
+        ({"queue": "email"}, "amqtask", "email", ["queue 'email'"]),
+        ({"routing_key": "email.welcome"}, "amqtask", "email.welcome", ["queue 'email'"]),
+        ({"queue": "unknown"}, "amqtask", "unknown", ["exchange 'amqtask'"]),
+        ({"routing_key": "nobody.wants"}, "amqtask", "nobody.wants", ["exchange 'amqtask'"]),
         ({"exchange": "theirs", "routing_key": "k"}, "theirs", "k", []),
         ({"exchange": "theirs"}, "theirs", "t.add", []),
         ({"exchange": "", "routing_key": "email"}, "", "email", None),
-        ({"queue": Queue("mine", exchange="")}, "", "mine", ["('queue', 'mine')"]),
-        ({"queue": "celery"}, "", "celery", ["('queue', 'celery')"]),
+        ({"queue": Queue("mine", exchange="")}, "", "mine", ["queue 'mine'"]),
+        ({"queue": "celery"}, "", "celery", ["queue 'celery'"]),
     ],
 )
 def test_where_a_call_goes(
@@ -87,12 +87,27 @@ def test_a_delayed_call_goes_to_the_delay_levels() -> None:
     assert publication.exchange.startswith("d.")
     assert publication.routing_key.endswith(".email")
     assert [need.name for need in publication.requires] == [
-        "('queue', 'email')",
-        "('delay', 'd')",
-        "('delay', 'd', 'email')",
+        "queue 'email'",
+        "delay levels 'd'",
+        "binding of 'email' to delay levels 'd'",
     ]
     eta = datetime.fromisoformat(publication.message.headers["eta"])
     assert abs(eta.timestamp() - time.time() - 5) < 1
+
+
+def test_the_levels_are_worked_out_when_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What declaring and reconnecting took is not added to the delay; too late means at once."""
+    app, sent = make_app("email", delay_prefix="d")
+    app.send_task("t", queue="email", countdown=5)
+    publication = sent.last
+    assert publication.address is not None
+    eta = datetime.fromisoformat(publication.message.headers["eta"]).timestamp()
+    monkeypatch.setattr(time, "time", lambda: eta - 0.13)
+    exchange, routing_key = publication.address()
+    assert exchange == "d.01"  # three ticks of 50 ms: bits 1 and 0
+    assert routing_key.endswith("1.1.email")
+    monkeypatch.setattr(time, "time", lambda: eta + 1)
+    assert publication.address() == ("", "email")
 
 
 @pytest.mark.parametrize(

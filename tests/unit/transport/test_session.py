@@ -38,9 +38,30 @@ BROKER = "broker amqp://user@mq.example:5672/shop"
             f"{BROKER} refused access to vhost 'shop': 530 NOT_ALLOWED - vhost shop not found",
         ),
         (
-            pika_errors.ProbableAuthenticationError(),
+            pika_errors.ProbableAuthenticationError(
+                repr(pika_errors.ConnectionClosedByBroker(403, "ACCESS_REFUSED - it's refused"))
+            ),
             AccessRefused,
-            f"{BROKER} refused access to vhost 'shop'",
+            f"{BROKER} refused access to vhost 'shop': 403 ACCESS_REFUSED - it's refused",
+        ),
+        (
+            pika_errors.ProbableAccessDeniedError(
+                repr(
+                    pika_errors.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found")
+                )
+            ),
+            AccessRefused,
+            f"{BROKER} refused access to vhost 'shop': 530 NOT_ALLOWED - vhost shop not found",
+        ),
+        (
+            pika_errors.ProbableAuthenticationError(repr(pika_errors.StreamLostError("reset"))),
+            BrokerUnreachable,
+            f"{BROKER} ended the connection during the handshake",
+        ),
+        (
+            pika_errors.AMQPConnectionError(ConnectionRefusedError(111, "Connection refused")),
+            BrokerUnreachable,
+            f"{BROKER} does not answer: [Errno 111] Connection refused",
         ),
         (
             pika_errors.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"),
@@ -78,7 +99,8 @@ def test_connection_errors(
     error = connection_error(said, URL)
     assert type(error) is kind
     assert str(error) == text
-    assert error.__cause__ is said
+    if type(said) is not pika_errors.AMQPConnectionError:  # a wrapper of what happened
+        assert error.__cause__ is said
     if kind is AccessRefused:
         assert error.hint == "check user, password, vhost and permissions of the broker URL"
 
@@ -123,7 +145,7 @@ def test_a_channel_that_ends_with_its_connection() -> None:
 def test_nothing_shows_the_password() -> None:
     """Neither text nor hint nor repr of any of them."""
     for said in (
-        pika_errors.ProbableAuthenticationError(),
+        pika_errors.ProbableAuthenticationError("reset"),
         pika_errors.ConnectionClosedByBroker(403, "no"),
         OSError("no"),
     ):
