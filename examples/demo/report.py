@@ -66,10 +66,10 @@ class Kind:
 
 
 def table(kinds: Sequence[Kind]) -> Table:
-    """Return the summary, a row for each kind."""
+    """Return the summary, a row for each kind; it fits 80 columns."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("kind", no_wrap=True)
-    for head in ("sent", "done", "retried", "dead", "rate", "wait median", "wait p95"):
+    for head in ("sent", "done", "retried", "dead", "rate", "waited", "p95"):
         made.add_column(head, justify="right", no_wrap=True)
     for kind in kinds:
         waits = kind.waits

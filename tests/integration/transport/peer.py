@@ -55,18 +55,25 @@ class Peer:
 
     def take(self, queue: str) -> list[tuple[str, list[Any]]]:
         """Take everything out of it: id and positional arguments of each call."""
-        taken: list[tuple[str, list[Any]]] = []
+        return [(id_, orjson.loads(body)[0]) for id_, body in self._drain(queue)]
+
+    def bodies(self, queue: str) -> list[bytes]:
+        """Take everything out of it: the bodies as they are."""
+        return [body for _, body in self._drain(queue)]
+
+    def _drain(self, queue: str) -> list[tuple[str, bytes]]:
+        taken: list[tuple[str, bytes]] = []
         if (many := self.ready(queue)) > _MANY:
             for _, properties, body in self.channel.consume(queue, auto_ack=True):
-                taken.append(_call(properties, body))
+                taken.append((str(getattr(properties, "message_id", "")), body or b""))
                 if len(taken) >= many:
                     break
             self.channel.cancel()
         while True:
             method, properties, body = self.channel.basic_get(queue, auto_ack=True)
-            if method is None:
+            if method is None or properties is None:
                 return taken
-            taken.append(_call(properties, body))
+            taken.append((str(properties.message_id), body or b""))
 
     def publish(self, queue: str, *bodies: bytes) -> None:
         """Put messages into it, confirmed."""
@@ -83,7 +90,3 @@ class Peer:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _call(properties: Any, body: bytes | None) -> tuple[str, list[Any]]:
-    return properties.message_id, orjson.loads(body or b"")[0]

@@ -31,10 +31,7 @@ async def test_acks_in_any_order(make_link: MakeLink, names: Names, peer: Peer) 
         lease = taker.consumer._lease
         assert lease is not None
         assert lease.outstanding == len(kept)
-    left = []
-    while (got := peer.channel.basic_get(queue, auto_ack=True))[0] is not None:
-        left.append(got[2])
-    assert sorted(left) == sorted(each.message.body for each in kept)
+    assert sorted(peer.bodies(queue)) == sorted(each.message.body for each in kept)
 
 
 async def test_given_back_and_rejected(make_link: MakeLink, names: Names, peer: Peer) -> None:
@@ -92,10 +89,7 @@ async def test_stop_takes_no_more_and_settles_what_is_here(
         done.ack()
         assert open_.is_valid
     assert len(taker.deliveries) == taken == 4
-    bodies = []
-    while (got := peer.channel.basic_get(queue, auto_ack=True))[0] is not None:
-        bodies.append(got[2])
-    assert sorted(bodies) == [str(number).encode() for number in range(1, 10)]
+    assert sorted(peer.bodies(queue)) == [str(number).encode() for number in range(1, 10)]
 
 
 async def test_a_deleted_queue_is_made_and_consumed_again(

@@ -21,10 +21,27 @@ def _remedy(kind: str, field: str) -> str:
 # -- differences --------------------------------------------------------------------
 
 
-def test_a_queue_of_another_type_in_full(make_app: MakeApp, names: Names, peer: Peer) -> None:
-    """The argument, what is wanted here, what the broker has, and the ways out."""
+def test_a_plain_queue_in_full(make_app: MakeApp, names: Names, peer: Peer) -> None:
+    """A queue that somebody made without arguments, as Celery does."""
     queue = names.queue("email")
     peer.channel.queue_declare(queue, durable=True)
+    app = make_app(queue)
+    with pytest.raises(TopologyMismatch) as caught:
+        app.send_task("t")
+    dead = app.settings.dead_letter_exchange
+    assert str(caught.value) == (
+        f"queue {queue!r} in vhost '/' has another x-dead-letter-exchange than wanted here:"
+        f" wanted {dead}, found none"
+    )
+    assert caught.value.hint == _remedy("queue", "dead_letter")
+
+
+def test_a_queue_of_another_type_in_full(make_app: MakeApp, names: Names) -> None:
+    """The argument, what is wanted here, what the broker has, and the ways out."""
+    queue = names.queue("email")
+    # the broker names the first argument that differs, and looks at the type last
+    there = Queue(queue, type="classic", arguments={"x-overflow": "reject-publish"})
+    make_app(there).send_task("t")
     with pytest.raises(TopologyMismatch) as caught:
         make_app(queue).send_task("t")
     error = caught.value
