@@ -9,6 +9,7 @@ under way and is as safe, because leaving the block is what waits.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -45,6 +46,7 @@ class Pipeline:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._pid = os.getpid()
         self.sent = 0
         self.confirmed = 0
         self._failures: list[tuple[str, Exception]] = []
@@ -57,12 +59,13 @@ class Pipeline:
         self._tokens: list[Token[Pipeline | None]] = []
 
     def belongs_to(self, transport: Transport) -> bool:
-        """Whether it is open and sends over ``transport``; a pipeline is one app's.
+        """Whether it is open here and sends over ``transport``; a pipeline is one app's.
 
-        A task started inside the block keeps its context: after the end, which nobody
-        waits for any more, its calls wait for their own confirms.
+        A task started inside the block keeps its context, and so does a forked child: after
+        the block's end, and in the child, calls wait for their own confirms, as nobody else
+        does.
         """
-        return transport is self._transport and bool(self._tokens)
+        return transport is self._transport and bool(self._tokens) and self._pid == os.getpid()
 
     def add(self, outgoing: Outgoing) -> None:
         """Send a call; blocks only while the pipeline is full."""
@@ -87,8 +90,9 @@ class Pipeline:
         traceback: TracebackType | None,
     ) -> None:
         _active.reset(self._tokens.pop())
-        self._wait(0)
-        self._finish(error)
+        if self._pid == os.getpid():  # a forked child has no part in its parent's calls
+            self._wait(0)
+            self._finish(error)
 
     async def __aenter__(self) -> Pipeline:
         return self.__enter__()
@@ -100,8 +104,9 @@ class Pipeline:
         traceback: TracebackType | None,
     ) -> None:
         _active.reset(self._tokens.pop())
-        await self._await(0)
-        self._finish(error)
+        if self._pid == os.getpid():
+            await self._await(0)
+            self._finish(error)
 
     def _hand_over(self, outgoing: Outgoing) -> None:
         with self._lock:

@@ -46,6 +46,7 @@ class Transport:
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
         self._name = name
+        self._ending = threading.Lock()
         self.urls = [BrokerURL.parse(url) for url in settings.broker]
         #: Counts up when a fork made every connection of before unusable.
         self.generation = 0
@@ -93,7 +94,11 @@ class Transport:
 
     def publish(self, publication: Publication) -> None:
         """Send; ``publication.on_done`` is called on the I/O loop."""
-        self.io.post(self._send, publication)
+        if self.io.is_current:
+            self.io.post(self._send, publication)
+            return
+        with self._ending:  # never to a thread that has ended, which would lose it
+            self.io.post(self._send, publication)
 
     def publish_and_wait(self, publication: Publication, timeout: float) -> None:
         """Send and block until the outcome.
@@ -158,8 +163,9 @@ class Transport:
         io = self.io
         with suppress(TimeoutError):
             io.run(self._close(timeout), timeout + _GRACE)
-        io.stop()
-        self._reset()
+        with self._ending:
+            io.stop()
+            self._reset()
 
     async def _close(self, timeout: float) -> None:
         if self._publisher is not None:
@@ -173,6 +179,7 @@ class Transport:
 
 def _forked() -> None:
     for transport in list(_living):
+        transport._ending = threading.Lock()  # the parent's may have been held
         transport._reset()
 
 

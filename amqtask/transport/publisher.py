@@ -51,6 +51,9 @@ WINDOW = 4096
 WINDOW_BYTES = 64 * 1024 * 1024
 #: Pieces of frames written at once: a few hundred messages.
 _FLUSH_PIECES = 2000
+#: Seconds before a queue that was deleted under us is made anew. RabbitMQ 3.10 never cancels the
+#: consumers of a quorum queue that is there again at once, and gives them nothing (tried).
+REDECLARE = 0.2
 #: Seconds between looks for publications past their deadline.
 SWEEP = 0.1
 
@@ -181,6 +184,7 @@ class Publisher:
         self._preparing: dict[Requirement, list[Publication]] = {}
         self._ready: set[Requirement] = set()  # prepared in this session
         self._channel: Channel | None = None
+        self._closed = False
         self._tag = 0
         self._bytes = 0  # of bodies that are not confirmed
         self._sweeper: asyncio.TimerHandle | None = None
@@ -213,6 +217,9 @@ class Publisher:
                 )
             )
             return
+        if self._closed:  # nobody would ever give it an outcome
+            publication.finish(publication.fail(PublishTimeout, "the app was closed"))
+            return
         self._idle.clear()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
@@ -234,7 +241,8 @@ class Publisher:
         return True
 
     async def close(self) -> None:
-        """Fail what is pending and stop; the link stays its owner's."""
+        """Fail what is pending and what still comes, and stop; the link stays its owner's."""
+        self._closed = True
         for publication in self._take_all():
             publication.finish(publication.fail(PublishTimeout, "the app was closed"))
         for task in list(self._tasks):
@@ -365,6 +373,8 @@ class Publisher:
         async def prepare() -> None:
             error: AmqtaskError | None = None
             try:
+                if first.returned is not None:
+                    await asyncio.sleep(REDECLARE)
                 await requirement.prepare(session)
             except TransportError as lost:
                 if session.is_open:

@@ -53,6 +53,15 @@ class _Connection(AsyncioConnection):
             conn_or_exc = conn_or_exc()
         super()._on_connection_workflow_done(conn_or_exc)
 
+    def give_up(self) -> None:
+        """Close it while it opens."""
+        if (workflow := self._connection_workflow) is not None:
+            # an address that was resolved in this turn of the loop is handed over in the next
+            # one, cancelled or not, and pika would connect to it after all
+            workflow._try_next_resolved_address = lambda: None
+        with suppress(pika_errors.ConnectionWrongStateError):
+            self.close()
+
 
 def _causes(error: BaseException) -> list[BaseException]:
     """Unfold pika's connection workflow errors down to what really happened."""
@@ -184,8 +193,7 @@ class Session:
                 await opened
         except BaseException as error:
             opened.cancel()
-            with suppress(pika_errors.ConnectionWrongStateError):
-                raw.close()
+            raw.give_up()
             if isinstance(error, TimeoutError):
                 raise BrokerUnreachable(
                     f"broker {url} did not complete the handshake within {timeout:g} s"

@@ -8,6 +8,11 @@ directions; a burst of posts wakes the loop once.
 from __future__ import annotations
 
 import asyncio
+
+# The next two are what asyncio and socket import at the first connection, in the I/O thread. A
+# fork in the middle of that would leave the child with half a module, and its lock held for good.
+import concurrent.futures.thread  # noqa: F401
+import encodings.idna  # noqa: F401
 import logging
 import threading
 from collections import deque

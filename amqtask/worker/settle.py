@@ -256,8 +256,12 @@ class Settler:
         self._close(job, "returned")
 
     def _give_back(self, job: Job, error: Exception) -> None:
-        log.error("task.not_parked id=%s error=%r: back to its queue", job.id, str(error))
-        job.delivery.reject(requeue=True)
+        queue = self._app.queue(job.delivery.queue)
+        # a queue as we make it parks what is rejected; whether another one does is not known
+        parks = (queue.declare or self._app.settings.declare) == "auto"
+        where = "the broker parks it" if parks else "back to its queue"
+        log.error("task.not_parked id=%s error=%r: %s", job.id, str(error), where)
+        job.delivery.reject(requeue=not parks)
         self._forget(job, "returned")
 
     def _lost(self, job: Job) -> None:

@@ -11,13 +11,16 @@ import contextvars
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from amqtask import App, Queue
+from amqtask import App, PipelineError, PublishError, Queue
 
 THREADS = 16
 EACH = 40
@@ -132,10 +135,74 @@ def fork_before_use(app: App) -> None:
 
 def pool(app: App) -> None:
     """A multiprocessing pool that forks under a connected app."""
+    global _inherited
+    _inherited = app
     show(send(app, "parent", 1))
     with multiprocessing.get_context("fork").Pool(2) as workers:
-        for ids in workers.map(partial(send, app, count=5), ["one", "two", "three"]):
+        for ids in workers.map(_send_inherited, ["one", "two", "three"]):
             show(ids)
+
+
+_inherited: App
+
+
+def _send_inherited(who: str) -> list[str]:
+    return send(_inherited, who, 5)
+
+
+def lazy_imports(app: App) -> None:
+    """Print the modules that are imported by the first calls."""
+    before = set(sys.modules)
+    send(app, "first", 1)
+    asyncio.run(asend(app, "async", 1))
+    app.close()
+    show(sorted(set(sys.modules) - before))
+
+
+def fork_in_pipeline(app: App) -> None:
+    """Fork inside a pipeline that has calls under way: each process confirms its own."""
+    with app.pipeline():
+        ids = send(app, "parent", 200)
+        children = [
+            forked(partial(send, app, "child", 5), clean=False),
+            forked(partial(send, app, "clean-child", 5), clean=True),
+        ]
+    show(ids)
+    waited(*children)
+
+
+def closing(app: App) -> None:
+    """Close the app again and again while threads send; a call ends confirmed or refused."""
+    ids: list[str] = []
+    over = threading.Event()
+
+    def run(who: str) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            try:
+                if number % 2:
+                    ids.append(app.send_task("t", task_id=f"{who}-{number}").id)
+                else:
+                    with app.pipeline():
+                        sent = app.send_task("t", task_id=f"{who}-{number}")
+                    ids.append(sent.id)
+            except (PublishError, PipelineError) as error:
+                if not str(error).endswith("was not published: the app was closed"):
+                    raise
+
+    threads = [threading.Thread(target=run, args=(f"thread{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        before = len(ids)
+        while len(ids) < before + 5:
+            time.sleep(0.001)
+        app.close()
+    over.set()
+    for thread in threads:
+        thread.join()
+    show(ids)
 
 
 def pipeline(app: App) -> None:
@@ -145,7 +212,7 @@ def pipeline(app: App) -> None:
         threads = [
             threading.Thread(
                 target=contextvars.copy_context().run,
-                args=(lambda who=f"thread{n}": ids.extend(send(app, who)),),  # type: ignore[misc]
+                args=(lambda who=f"thread{n}": ids.extend(send(app, who)),),
             )
             for n in range(THREADS)
         ]
@@ -175,9 +242,10 @@ def daemon_thread(app: App) -> None:
     started = threading.Event()
 
     def run() -> None:
-        while True:
-            app.send_task("t", task_id="daemon")
-            started.set()
+        with suppress(PublishError):  # at the end: the app was closed
+            while True:
+                app.send_task("t", task_id="daemon")
+                started.set()
 
     threading.Thread(target=run, daemon=True).start()
     started.wait(10)
@@ -187,10 +255,10 @@ def unfinished_pipeline(app: App) -> None:
     """An exception ends the program inside a pipeline; what was sent is confirmed all the same."""
     try:
         with app.pipeline():
-            ids = send(app, "inside", 100)
-            raise KeyboardInterrupt
+            show(send(app, "inside", 100))
+            signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt:
-        show(ids)
+        pass
 
 
 PROGRAMS: dict[str, Callable[[App], None]] = {
@@ -200,6 +268,9 @@ PROGRAMS: dict[str, Callable[[App], None]] = {
         forks,
         fork_before_use,
         pool,
+        lazy_imports,
+        fork_in_pipeline,
+        closing,
         pipeline,
         no_close,
         unreachable,

@@ -6,9 +6,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflow
 
 from amqtask import App, ConnectionLost
 from amqtask.errors import ChannelClosed
@@ -296,3 +298,24 @@ async def test_closing_while_connecting(make_link: MakeLink, proxy: Proxy) -> No
     await link.close()
     assert time.monotonic() - began < 2
     assert link.session is None
+
+
+async def test_closing_while_the_name_is_resolved(
+    make_link: MakeLink, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that arrives after the link was closed is not connected to, and is no error."""
+    resolved: list[Callable[[], None]] = []
+    go_on = AMQPConnectionWorkflow._on_getaddrinfo_async_done
+
+    def later(self: AMQPConnectionWorkflow, result: Any) -> None:
+        resolved.append(partial(go_on, self, result))
+
+    monkeypatch.setattr(AMQPConnectionWorkflow, "_on_getaddrinfo_async_done", later)
+    link = make_link(proxy.url)
+    link.start()
+    await aeventually(lambda: resolved)
+    await link.close()
+    resolved[0]()
+    monkeypatch.undo()
+    await make_link(proxy.url).up()
+    assert proxy.accepted == 1

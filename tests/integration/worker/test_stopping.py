@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.helpers import TIMEOUT, eventually
+from tests.helpers import TIMEOUT, aeventually, eventually
 from tests.integration.worker.conftest import MakeApp, Running
 from tests.integration.worker.inprocess import Line, Worker
 
@@ -33,8 +33,7 @@ class Gate:
 
     async def coroutine(self, number: int) -> int:
         self.started.append(number)
-        while not self._open.is_set():
-            await asyncio.sleep(0.01)
+        await aeventually(self._open.is_set)
         self.ended.append(number)
         return number
 
@@ -144,6 +143,7 @@ def test_a_stop_while_it_starts_leaves_no_consumer(
 ):
     """A stop that comes before consume-ok cancels that consumer too: nothing is taken any more."""
     app = make_app(queue)
+    Worker(app, queue).start().stop()  # makes the queue
     for _ in range(5):
         worker = Worker(app, queue)
         worker.run(worker.node.start())

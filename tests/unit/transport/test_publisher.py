@@ -666,3 +666,14 @@ async def test_a_caller_that_raises_does_not_stop_the_others(
         channel.ack(1)
     channel.ack(2)
     assert (second.done, second.error, publisher.pending) == (True, None, 0)
+
+
+async def test_what_comes_after_close_fails_at_once(link: FakeLink) -> None:
+    """A call that meets the closing of its app has an outcome like any other."""
+    publisher = Publisher(as_link(link), max_message_size=1000)
+    publisher.start()
+    channel = await _channel(link)
+    await publisher.close()
+    publisher.send(late := publication())
+    assert str(late.error) == WHAT + "the app was closed"
+    assert (channel.published, publisher.pending) == ([], 0)
