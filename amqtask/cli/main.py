@@ -42,7 +42,7 @@ _app_option = click.option(
 @click.version_option(package_name="amqtask")
 @click.pass_context
 def cli(ctx: click.Context, where: str | None) -> None:
-    r"""Tasks on RabbitMQ: confirmed, retried, never lost.
+    """Tasks on RabbitMQ: confirmed, retried, never lost.
 
     \b
     1. Write tasks.py:

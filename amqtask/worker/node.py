@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from amqtask.app import App
@@ -104,7 +106,7 @@ class Node:
         await self._on_io(self._intake.stop())
         self._give_back([*self._threads.take_back(), *self._coroutines.take_back()])
         # in this order: a thread that decodes protocol 1 may still hand a job to the loop
-        await asyncio.to_thread(self._threads.join)
+        await _in_daemon_thread(self._threads.join)
         await self._coroutines.join()
         await self._on_io(self._settle_all(SETTLE_TIMEOUT))
         await self._on_io(self._intake.close())
@@ -176,3 +178,19 @@ class Node:
 
     async def _on_io(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(self._io.submit(coroutine))
+
+
+async def _in_daemon_thread(function: Callable[[], object]) -> None:
+    """Await a blocking call; not `asyncio.to_thread`, whose threads a process waits for at its end.
+
+    A task that never ends would keep the process when this is cancelled.
+    """
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        function()
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, daemon=True, name="amqtask-join").start()
+    await done.wait()

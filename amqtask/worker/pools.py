@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -50,14 +51,13 @@ class ThreadPool(Generic[J]):
 
     def take_back(self) -> list[J]:
         """Return the jobs that have not started."""
-        jobs: list[J] = []
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                return jobs
-            if job is not None:
-                jobs.append(job)
+        jobs: list[J | None] = []
+        with suppress(Empty):
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        for _ in range(jobs.count(None)):  # a `join` under way: its threads still have to end
+            self._jobs.put(None)
+        return [job for job in jobs if job is not None]
 
     def join(self) -> None:
         """Have each thread end after its present job, and wait for them."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,54 +18,13 @@ from pathlib import Path
 import pytest
 
 from amqtask.testing import Server
+from tests.acceptance.program import TIMEOUT, Program
 from tests.helpers import eventually
 from tests.servers import Names
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 BROKER = "amqp://guest:guest@127.0.0.1:5672/"
-#: Seconds a program may take; none needs a tenth of it on an idle machine.
-TIMEOUT = 60.0
-
-
-class Program:
-    """A process whose standard error is kept, line by line."""
-
-    def __init__(self, command: list[str], folder: Path, environ: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def wait_for(self, text: str) -> None:
-        """Wait until it has written ``text``."""
-        eventually(lambda: text in self.output or self.process.poll() is not None, timeout=TIMEOUT)
-        assert text in self.output, self.output
-
-    @property
-    def output(self) -> str:
-        """What it has written so far."""
-        return "\n".join(self.lines)
-
-    def stop(self) -> int:
-        """End it with SIGTERM and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(TIMEOUT)
-        self._reader.join(TIMEOUT)
-        return code
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as lines:
-            self.lines.extend(line.rstrip() for line in lines)
 
 
 class Example:

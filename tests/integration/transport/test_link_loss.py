@@ -317,5 +317,7 @@ async def test_closing_while_the_name_is_resolved(
     await link.close()
     resolved[0]()
     monkeypatch.undo()
-    await make_link(proxy.url).up()
+    another = make_link(proxy.url)
+    another.start()
+    await aeventually(lambda: another.session is not None)
     assert proxy.accepted == 1

@@ -96,6 +96,22 @@ def test_threads_give_back_what_has_not_started():
     assert sorted(work.ended) == [0, 1]
 
 
+def test_taking_back_during_a_join():
+    """A quick stop that overtakes a warm one leaves no thread behind that nobody ends."""
+    work = Work()
+    pool = ThreadPool(2, work)
+    for job in range(2):
+        pool.submit(job)
+    eventually(lambda: work.running == 2)
+    joining = threading.Thread(target=pool.join)
+    joining.start()
+    eventually(lambda: pool._jobs.qsize() == 2)
+    assert pool.take_back() == []
+    work.gate.set()
+    joining.join(TIMEOUT)
+    assert not joining.is_alive()
+
+
 def test_join_of_an_unused_pool():
     """There is nothing to wait for."""
     pool = ThreadPool(4, lambda _: None)

@@ -1,0 +1,122 @@
+"""Signals: what runs is finished, what waits is given back, and the exit code says how it went."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.acceptance.program import Workshop
+from tests.helpers import eventually
+
+TASKS = """
+import asyncio, os, time
+from amqtask import App
+
+app = App("stop")
+ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def write(word):
+    os.write(ledger, f"{word}\\n".encode())
+
+@app.task(name="note")
+def note(number):
+    write(number)
+    time.sleep(0.002)
+
+@app.task(name="slow")
+def slow():
+    write("begun")
+    time.sleep(1.5)
+    write("ended")
+
+@app.task(name="aslow")
+async def aslow():
+    write("begun")
+    await asyncio.sleep(1.5)
+    write("ended")
+
+@app.task(name="stubborn")
+def stubborn():
+    write("begun")
+    time.sleep(120)
+
+@app.task(name="patient")
+async def patient():
+    write("begun")
+    try:
+        await asyncio.sleep(120)
+    finally:
+        write("cleaned up")
+"""
+
+
+def _send(workshop: Workshop, code: str) -> None:
+    sent = workshop.python("-c", f"from tasks import *\n{code}")
+    assert sent.returncode == 0, sent.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("task", ["slow", "aslow"])
+def test_one_signal_finishes_what_runs(
+    workshop: Workshop, number: signal.Signals, task: str
+) -> None:
+    """The running task ends as if nothing had happened; exit code 0."""
+    workshop.write(TASKS)
+    worker = workshop.worker()
+    worker.wait_for("worker.ready")
+    _send(workshop, f"{task}.delay()")
+    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    assert worker.stop(number) == 0
+    assert workshop.ledger() == ["begun", "ended"]
+    assert f"worker.stopping signal={number.name}: finishing what runs" in worker.output
+    assert "worker.stopped counts={'done': 1}" in worker.output
+
+
+@pytest.mark.parametrize(
+    ("task", "left"), [("stubborn", ["begun"]), ("patient", ["begun", "cleaned up"])]
+)
+def test_a_second_signal_gives_back_what_runs(
+    workshop: Workshop, task: str, left: list[str]
+) -> None:
+    """It ends at once; a coroutine may clean up; the next worker gets the task again."""
+    workshop.write(TASKS)
+    worker = workshop.worker()
+    worker.wait_for("worker.ready")
+    _send(workshop, f"{task}.delay()")
+    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_for("worker.stopping signal=SIGTERM")
+    assert worker.stop() == 0
+    assert workshop.ledger() == left
+    assert "worker.stopping_now" in worker.output
+    workshop.worker()
+    eventually(lambda: workshop.ledger() == [*left, "begun"], timeout=30)
+
+
+def test_a_signal_under_load_loses_and_repeats_nothing(workshop: Workshop) -> None:
+    """2,000 calls and a worker that is stopped amid them: the next one runs exactly the rest."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--processes", "2", "--loglevel", "warning")
+    _send(workshop, "note.delay_many([(number,) for number in range(2000)])")
+    eventually(lambda: len(workshop.ledger()) > 500, timeout=60)
+    assert worker.stop() == 0
+    done = len(workshop.ledger())
+    assert done < 2000
+    second = workshop.worker("--loglevel", "warning")
+    eventually(lambda: len(set(workshop.ledger())) == 2000, timeout=60)
+    assert second.stop() == 0
+    assert Counter(workshop.ledger()) == Counter(str(number) for number in range(2000))
+
+
+def test_a_child_that_is_told_to_end_is_replaced(workshop: Workshop) -> None:
+    """SIGTERM for one child ends it in good order; the supervisor starts another."""
+    workshop.write(TASKS)
+    worker = workshop.worker()
+    worker.wait_for("worker.ready")
+    (child,) = worker.children()
+    child.terminate()
+    worker.wait_for("exit code 0: another one starts in")
+    eventually(lambda: worker.children() not in ([], [child]), timeout=30)
+    assert worker.stop() == 0
