@@ -55,7 +55,7 @@ def cli(ctx: click.Context, where: str | None) -> None:
 
     Settings are arguments of App, AMQTASK_* variables (AMQTASK_BROKER, ...) or
     [tool.amqtask] in pyproject.toml.
-    """
+    """  # noqa: D301 - click wants the character itself
     ctx.obj = where
 
 
