@@ -16,8 +16,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
+
+# how long one example takes says how loaded the machine is; `make bench` judges speed
+hypothesis.settings.register_profile("amqtask", deadline=None)
+hypothesis.settings.load_profile("amqtask")
 
 pytest_plugins = ("tests.servers",)
 

@@ -20,7 +20,8 @@ CLOCK = 0.005
 def test_a_thousand_delays(workshop: Workshop) -> None:
     """0.1 to 6 s, no multiples of anything: none is early, each runs exactly once."""
     delays = Delays(workshop)
-    worker = workshop.worker("--loglevel", "warning")
+    worker = workshop.worker()
+    worker.wait_for("worker.ready")
     delays.send(CALLS, 0.1, 6.0)
     eventually(lambda: len(delays.runs()) == CALLS, timeout=60)
     assert worker.stop() == 0
@@ -29,7 +30,7 @@ def test_a_thousand_delays(workshop: Workshop) -> None:
     assert runs.total() == CALLS
     assert lateness[0] >= -CLOCK
     # far above what it is, for a machine that does something else: see the bench
-    assert median(lateness) < 1.0
+    assert median(lateness) < 2.0
 
 
 def test_delays_outlive_every_worker(workshop: Workshop) -> None:

@@ -77,7 +77,7 @@ def _lateness(delays: Delays, calls: int, longest: float, waiting: int = 0) -> N
 def _memory(worker: Program) -> float:
     """Return what the supervisor and its children have in memory, in MiB."""
     processes = [psutil.Process(worker.process.pid), *worker.children()]
-    return sum(process.memory_info().rss for process in processes) / 2**20
+    return float(sum(process.memory_info().rss for process in processes)) / 2**20
 
 
 def _arguments() -> argparse.Namespace:

@@ -27,12 +27,6 @@ class Peer:
             self._channel = self._connection.channel()
         return self._channel
 
-    @property
-    def version(self) -> tuple[int, ...]:
-        """The broker's version, its first two numbers."""
-        properties: Any = self._connection._impl.server_properties
-        return tuple(int(part) for part in properties["version"].split(".")[:2])
-
     def exists(self, queue: str) -> bool:
         """Whether there is such a queue."""
         try:

@@ -17,14 +17,11 @@ from amqtask.errors import ChannelClosed
 from amqtask.message.model import Message
 from amqtask.transport import Consumer, Publication, Publisher
 from tests.helpers import aeventually, eventually
-from tests.integration.transport.conftest import MakeApp, MakeLink
+from tests.integration.transport.conftest import RABBITMQ_4, MakeApp, MakeLink
 from tests.integration.transport.peer import Peer
 from tests.integration.transport.taker import Taker
 from tests.proxy import Proxy
 from tests.servers import Names
-
-#: What takes long and is not the broker's doing runs on one of them.
-ONE_BROKER = pytest.mark.parametrize("broker", ["rabbitmq4"], indirect=True)
 
 
 def _sending(function: Callable[[], Any]) -> tuple[threading.Thread, list[BaseException]]:
@@ -250,7 +247,7 @@ async def test_a_consumer_whose_channel_the_broker_closes(
     assert peer.ready(queue) == 0
 
 
-@ONE_BROKER
+@RABBITMQ_4
 async def test_a_silent_connection_is_noticed(
     make_link: MakeLink, names: Names, peer: Peer, proxy: Proxy
 ) -> None:
@@ -272,7 +269,7 @@ async def test_a_silent_connection_is_noticed(
         delivery.ack()
 
 
-@ONE_BROKER
+@RABBITMQ_4
 async def test_an_idle_connection_stays(
     make_link: MakeLink, names: Names, peer: Peer, proxy: Proxy
 ) -> None:

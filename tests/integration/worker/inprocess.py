@@ -107,9 +107,9 @@ class Line:
             mandatory=True,
         )
 
-    def call(self, queue: str, task: str, *args: Any, id: str = "id", **headers: Any) -> None:
+    def call(self, queue: str, task: str, *args: Any, **headers: Any) -> None:
         """Publish a task message as small as Celery takes it."""
-        self.send(queue, [args, {}, {}], {"task": task, "id": id, **headers})
+        self.send(queue, [args, {}, {}], {"task": task, "id": "id", **headers})
 
     def size(self, queue: str) -> int:
         """Return how many messages are ready in a queue."""
@@ -121,9 +121,15 @@ class Line:
 
         def get() -> tuple[pika.BasicProperties, bytes] | None:
             method, properties, body = self.channel.basic_get(queue, auto_ack=True)
-            return None if method is None else (properties, body)
+            if method is None:
+                return None
+            assert properties is not None
+            assert body is not None
+            return properties, body
 
-        return eventually(get, timeout=timeout, message=f"no message came to queue {queue!r}")
+        found = eventually(get, timeout=timeout, message=f"no message came to queue {queue!r}")
+        assert found is not None
+        return found
 
 
 @contextlib.contextmanager

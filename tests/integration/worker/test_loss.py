@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -40,6 +41,20 @@ def _ready_again(worker: Worker) -> None:
     eventually(lambda: worker.node.ready, timeout=20, message="the worker did not consume again")
 
 
+def _lease(worker: Worker) -> object:
+    intake = worker.node._intake
+    assert intake is not None
+    return intake.consumers[0]._lease
+
+
+def _has_another_lease(worker: Worker, than: object) -> bool:
+    return _lease(worker) is not than and worker.node.ready
+
+
+def _more_than(number: int, runs: Counter[int]) -> bool:
+    return len(runs) > number
+
+
 def test_repeats_only_what_was_in_flight(
     beside: App, through: App, queue, proxy: Proxy, running: Running, line: Line
 ):
@@ -57,10 +72,11 @@ def test_repeats_only_what_was_in_flight(
         for number in range(total):
             beside.send_task("t.count", (number,), ignore_result=True)
     for cut in range(cuts):
-        eventually(lambda cut=cut: len(runs) > total * (cut + 1) // (cuts + 2))
+        share = total * (cut + 1) // (cuts + 2)
+        eventually(partial(_more_than, share, runs))
+        before = _lease(worker)
         assert proxy.cut() >= 1
-        eventually(lambda: not worker.node.ready)
-        _ready_again(worker)
+        eventually(partial(_has_another_lease, worker, before), timeout=20)
     eventually(lambda: len(runs) == total, timeout=30)
     eventually(lambda: line.size(queue) == 0 and worker.held == 0)
     repeats = sum(runs.values()) - total
@@ -72,7 +88,8 @@ def test_a_task_that_outlives_its_connection(
     beside: App, through: App, queue, proxy: Proxy, running: Running, line: Line
 ):
     """Its delivery belongs to somebody else by then: it runs again, and its late end is no ack."""
-    gate, runs = threading.Event(), []
+    gate = threading.Event()
+    runs: list[int] = []
 
     @through.task(name="t.slow")
     def slow():

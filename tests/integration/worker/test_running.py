@@ -24,7 +24,8 @@ def test_plain_and_async_tasks(app, running: Running):
     @app.task
     def plain(a, b=1):
         with contextlib.suppress(RuntimeError):
-            return asyncio.get_running_loop() and "on a loop"
+            asyncio.get_running_loop()
+            return "on a loop"
         return a + b
 
     @app.task
@@ -203,7 +204,9 @@ def test_cancelled_by_itself(app, queue, running: Running, line: Line):
 
     @app.task
     async def gives_up():
-        asyncio.current_task().cancel()
+        here = asyncio.current_task()
+        assert here is not None
+        here.cancel()
         await asyncio.sleep(30)
 
     running(app)

@@ -72,7 +72,7 @@ def _read(data: bytes) -> list[Any]:
     return frames
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(messages, short, short)
 def test_pika_reads_what_was_written(message: Message, exchange: str, routing_key: str) -> None:
     """Route, properties, headers and body come out of pika's decoder as they went in."""

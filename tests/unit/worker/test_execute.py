@@ -85,7 +85,7 @@ def test_a_value(bench: Bench, task):
 
 def test_the_context_is_there_while_it_runs(bench: Bench, task):
     """current_task knows message and place, and is gone afterwards."""
-    seen = []
+    seen: list[tuple[object, ...]] = []
 
     def look():
         seen.append((current_task.id, current_task.queue, current_task.exchange))

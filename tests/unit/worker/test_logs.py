@@ -61,7 +61,9 @@ def test_a_line_says_who_and_when(capsys):
     """Time, process and level come first."""
     with bare_root() as root:
         set_up_logging("info")
-        root.handlers[0].setStream(sys.stderr)
+        (handler,) = root.handlers
+        assert isinstance(handler, logging.StreamHandler)
+        handler.setStream(sys.stderr)
         logging.getLogger("amqtask.task").info("task.succeeded id=%s", "A")
         line = capsys.readouterr().err
         assert line.endswith("task.succeeded id=A\n")

@@ -114,7 +114,7 @@ def test_taking_back_during_a_join():
 
 def test_join_of_an_unused_pool():
     """There is nothing to wait for."""
-    pool = ThreadPool(4, lambda _: None)
+    pool: ThreadPool[int] = ThreadPool(4, lambda _: None)
     pool.join()
     assert pool.take_back() == []
 
@@ -155,7 +155,12 @@ async def test_coroutines_from_another_thread():
         ran.append((job, asyncio.get_running_loop() is loop))
 
     pool = LoopPool(loop, 1, run)
-    thread = threading.Thread(target=lambda: [pool.submit(job) for job in range(50)])
+
+    def submit() -> None:
+        for job in range(50):
+            pool.submit(job)
+
+    thread = threading.Thread(target=submit)
     thread.start()
     await aeventually(lambda: len(ran) == 50)
     thread.join()
