@@ -19,13 +19,15 @@ def note(self: Context, number: int) -> None:
     os.write(ledger, f"{number} {late:.6f}\\n".encode())
 """
 _SEND = """
-import random, sys
+import random, sys, time
 from tasks import app, note
 
-calls, shortest, longest = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-chance = random.Random(7)
+calls, (shortest, longest, spread) = int(sys.argv[1]), map(float, sys.argv[2:])
+chance, begin = random.Random(7), time.monotonic()
 with app.pipeline():
     for number in range(calls):
+        while time.monotonic() < begin + spread * number / calls:
+            time.sleep(0.002)
         note.options(countdown=chance.uniform(shortest, longest)).delay(number)
 """
 
@@ -42,9 +44,14 @@ class Delays:
         workshop.write(_TASKS)
         workshop.write(_SEND, "send.py")
 
-    def send(self, calls: int, shortest: float, longest: float) -> None:
-        """Send calls with random delays between two numbers of seconds."""
-        sent = self._workshop.python("send.py", str(calls), str(shortest), str(longest))
+    def send(self, calls: int, shortest: float, longest: float, spread: float = 0.0) -> None:
+        """Send calls with random delays between two numbers of seconds.
+
+        Args:
+            spread: Seconds over which the sending is spread; 0 sends them at once.
+        """
+        numbers = map(str, (calls, shortest, longest, spread))
+        sent = self._workshop.python("send.py", *numbers)
         assert sent.returncode == 0, sent.stderr
 
     def runs(self) -> Counter[int]:

@@ -1,6 +1,7 @@
 """How late delayed calls are, and what many that wait cost a worker.
 
-``python -m tests.bench.delay [--calls 1000] [--longest 20] [--waiting 100000]``
+``python -m tests.bench.delay [--calls 1000] [--longest 20] [--spread 10]
+[--waiting 100000]``
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MEDIAN, WORST = 0.05, 0.25
 #: Seconds beyond the longest delay after which a call counts as lost.
 GRACE = 120.0
 _HOUR = 3600.0
+#: Calls sent by one process: so many take well less than a program of the tests may.
+_AT_ONCE = 5_000
 
 
 def main() -> None:
@@ -48,19 +51,22 @@ def _measure(workshop: Workshop, said: argparse.Namespace) -> None:
     worker.wait_for("worker.ready")
     delays.send(1, 0.1, 0.2)  # makes the levels
     eventually(lambda: delays.runs().total() == 1, timeout=GRACE)
-    _lateness(delays, said.calls, said.longest)
+    for spread in (said.spread, 0.0):
+        _lateness(delays, said.calls, said.longest, spread)
     before = _memory(worker)
-    delays.send(said.waiting, _HOUR, 2 * _HOUR)
+    for sent in range(0, said.waiting, _AT_ONCE):
+        delays.send(min(_AT_ONCE, said.waiting - sent), _HOUR, 2 * _HOUR)
     print(f"memory of the worker: {before:.1f} MiB, with {said.waiting:,} waiting", end=" ")
     print(f"{_memory(worker):.1f} MiB")
-    _lateness(delays, said.calls, said.longest, waiting=said.waiting)
+    for spread in (said.spread, 0.0):
+        _lateness(delays, said.calls, said.longest, spread, waiting=said.waiting)
     print(f"memory of the worker afterwards: {_memory(worker):.1f} MiB")
     worker.stop()
 
 
-def _lateness(delays: Delays, calls: int, longest: float, waiting: int = 0) -> None:
+def _lateness(delays: Delays, calls: int, longest: float, spread: float, waiting: int = 0) -> None:
     known = delays.lateness()
-    delays.send(calls, 0.1, longest)
+    delays.send(calls, 0.1, longest, spread)
     eventually(lambda: len(delays.lateness()) >= len(known) + calls, timeout=longest + GRACE)
     late = delays.lateness()
     for value in known:
@@ -68,7 +74,8 @@ def _lateness(delays: Delays, calls: int, longest: float, waiting: int = 0) -> N
     ninety_nine = late[int(len(late) * 0.99)]
     kept = "kept" if median(late) < MEDIAN and late[-1] < WORST and late[0] >= 0 else "NOT kept"
     print(
-        f"{calls:,} calls of 0.1 to {longest:g} s, {waiting:,} others waiting: late by "
+        f"{calls:,} calls of 0.1 to {longest:g} s, sent "
+        f"{f'over {spread:g} s' if spread else 'at once'}, {waiting:,} others waiting: late by "
         f"{median(late) * 1e3:.0f} ms in the median, {ninety_nine * 1e3:.0f} ms p99, "
         f"{late[-1] * 1e3:.0f} ms at most, {late[0] * 1e3:.1f} ms at least: promise {kept}"
     )
@@ -84,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.delay", description=__doc__)
     parser.add_argument("--calls", type=int, default=1000, help="calls whose lateness is measured")
     parser.add_argument("--longest", type=float, default=20.0, help="seconds of the longest delay")
+    parser.add_argument("--spread", type=float, default=10.0, help="seconds to send them over")
     parser.add_argument("--waiting", type=int, default=100_000, help="calls that wait for hours")
     parser.add_argument("--broker", default="rabbitmq", choices=("rabbitmq", "rabbitmq4"))
     return parser.parse_args()
