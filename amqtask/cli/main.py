@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from amqtask.app import App
+from amqtask.cli.broker import run_broker
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.discovery import find_app
@@ -109,3 +111,34 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
 def topology(ctx: click.Context, /, where: str | None, queues: str | None) -> None:
     """Print the exchanges, queues and bindings the app wants on the broker."""
     show_topology(_find(ctx, where), queues)
+
+
+@cli.command(cls=_Command)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=5672,
+    show_default=True,
+    help="0 takes any that is free.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for durable queues and persistent messages; without it all is memory.",
+)
+@click.option("--unix-socket", type=click.Path(path_type=Path), help="A socket to listen on too.")
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    default="info",
+    help="How much to log.",
+)
+def broker(**given: Any) -> None:
+    """Run a broker for development and tests: AMQP 0-9-1, no RabbitMQ needed.
+
+    Any AMQP client can connect, as user guest with password guest. SIGTERM or
+    Ctrl-C closes all connections and exits 0. In production run RabbitMQ.
+    """
+    sys.exit(run_broker(**given))

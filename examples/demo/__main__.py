@@ -2,6 +2,8 @@
 
     broker -> worker -> calls -> outcomes -> dead letters -> clean up -> table
 
+The broker is the embedded one, unless ``AMQTASK_BROKER`` names another.
+
 Exit codes: 0 every count is right, 1 one is not, 2 there is no broker.
 """
 
@@ -16,25 +18,17 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from amqtask import AmqtaskError, BrokerUnreachable, ConfigurationError
+from amqtask.broker import Broker
 from amqtask.settings import redact_url
-from amqtask.testing import find_or_start
-
-_HOW = {
-    "environment": "from the environment",
-    "running": "found running",
-    "docker": "started in Docker for this run",
-    "program": "started for this run",
-}
 
 
-def _broker(stack: ExitStack, console: Console) -> str:
+def _broker(stack: ExitStack) -> str:
     """Return where the broker came from; its URL is in ``AMQTASK_BROKER`` afterwards."""
     if os.environ.get("AMQTASK_BROKER"):
         return "from AMQTASK_BROKER"
-    with console.status("looking for a broker"):
-        server = stack.enter_context(find_or_start("rabbitmq"))
-    os.environ["AMQTASK_BROKER"] = server.url
-    return f"RabbitMQ {server.version}, {_HOW[server.how]}"
+    broker = stack.enter_context(Broker())
+    os.environ["AMQTASK_BROKER"] = broker.url
+    return "the embedded broker, for this run"
 
 
 def main() -> int:
@@ -46,7 +40,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             try:
-                how = _broker(stack, console)
+                how = _broker(stack)
                 # the tasks' module reads the environment when it is imported
                 from examples.demo import run
 

@@ -49,7 +49,7 @@ def connected(app: App, timeout: float = 5.0) -> Iterator[BlockingChannel]:
         return
     raise BrokerUnreachable(
         f"no broker answers: {'; '.join(errors)}",
-        hint="start one, or correct AMQTASK_BROKER, or unset it: the demo then looks for one",
+        hint="start it, or correct AMQTASK_BROKER, or unset it: the demo then brings its own",
     )
 
 

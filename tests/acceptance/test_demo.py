@@ -94,6 +94,13 @@ def start() -> Iterator[Callable[[str], Running]]:
         each.wait()
 
 
+def test_it_brings_its_own_broker() -> None:
+    """With no AMQTASK_BROKER it needs nothing but Python, and every count is right as well."""
+    done = demo("")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(the embedded broker, for this run)" in done.stdout
+
+
 def test_every_count_is_right(broker: str) -> None:
     """It ends with 0, and its table says what became of every kind of call."""
     done = demo(broker)
@@ -168,5 +175,5 @@ def test_without_a_broker() -> None:
     assert done.stdout == ""
     assert re.sub(r"Errno \d+", "Errno N", done.stderr) == (
         f"demo: no broker answers: amqp://ada@127.0.0.1:{port}: [Errno N] Connection refused\n"
-        "  start one, or correct AMQTASK_BROKER, or unset it: the demo then looks for one\n"
+        "  start it, or correct AMQTASK_BROKER, or unset it: the demo then brings its own\n"
     )
