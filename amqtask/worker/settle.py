@@ -270,7 +270,11 @@ class Settler:
 
     def _close(self, job: Job, word: str) -> None:
         self._forget(job, word)
-        emit(job)
+        emit(job, self._dead_queue(job) if isinstance(job.outcome, Failed) else None)
+
+    def _dead_queue(self, job: Job) -> str | None:
+        queue = self._app.queue(job.delivery.queue)
+        return dead_queue_name(queue.name) if queue.dead_letter else None
 
     def _forget(self, job: Job, word: str) -> None:
         self.counts[word] += 1
@@ -279,8 +283,12 @@ class Settler:
             self._idle.set()
 
 
-def emit(job: Job) -> None:
-    """Step 7: one log line that says how it ended and what happens next."""
+def emit(job: Job, dead_queue: str | None) -> None:
+    """Step 7: one log line that says how it ended and what happens next.
+
+    Args:
+        dead_queue: Where a failure was parked; None when it was not.
+    """
     match job.outcome:
         case Done():
             if log.isEnabledFor(logging.INFO):
@@ -300,12 +308,14 @@ def emit(job: Job) -> None:
             )
         case Failed() as failed:
             log.error(
-                "task.failed task=%s id=%s reason=%s error=%r: parked in %r%s",
+                "task.failed task=%s id=%s reason=%s error=%r: %s%s",
                 job.name,
                 job.id,
                 failed.reason,
                 failed.error,
-                dead_queue_name(job.delivery.queue),
+                f"parked in {dead_queue!r}"
+                if dead_queue
+                else "gone, its queue keeps no dead letters",
                 f"\n{failed.traceback}" if failed.traceback else "",
             )
         case Ignored():

@@ -91,6 +91,7 @@ def test_a_second_signal_gives_back_what_runs(
     assert worker.stop() == 0
     assert workshop.ledger() == left
     assert "worker.stopping_now" in worker.output
+    assert "child.killed" not in worker.output
     workshop.worker()
     eventually(lambda: workshop.ledger() == [*left, "begun"], timeout=30)
 
