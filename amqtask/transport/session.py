@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 from pika import exceptions as pika_errors
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils import connection_workflow
 from pika.channel import Channel as PikaChannel
 
@@ -30,6 +29,7 @@ from amqtask.errors import (
     ConnectionLost,
     TransportError,
 )
+from amqtask.transport.connection import Connection
 from amqtask.transport.url import BrokerURL
 
 log = logging.getLogger(__name__)
@@ -42,25 +42,6 @@ _GUESSES = (
     pika_errors.ProbableAuthenticationError,
     pika_errors.ProbableAccessDeniedError,
 )
-
-
-class _Connection(AsyncioConnection):
-    """pika's connection, without its slip over one that is closed during the handshake."""
-
-    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
-        # pika 1.4 passes the class instead of an instance here, and then fails on an assert
-        if conn_or_exc is connection_workflow.AMQPConnectionWorkflowAborted:
-            conn_or_exc = conn_or_exc()
-        super()._on_connection_workflow_done(conn_or_exc)
-
-    def give_up(self) -> None:
-        """Close it while it opens."""
-        if (workflow := self._connection_workflow) is not None:
-            # an address that was resolved in this turn of the loop is handed over in the next
-            # one, cancelled or not, and pika would connect to it after all
-            workflow._try_next_resolved_address = lambda: None
-        with suppress(pika_errors.ConnectionWrongStateError):
-            self.close()
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -150,7 +131,7 @@ class Session:
         self.closed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
         self.blocked: str | None = None
         self.on_unblocked: list[Callable[[], None]] = []
-        self._raw: AsyncioConnection
+        self._raw: Connection
 
     @classmethod
     async def open(
@@ -178,12 +159,11 @@ class Session:
             if not opened.done():
                 opened.set_exception(connection_error(error, url))
 
-        raw = _Connection(
+        raw = Connection(
             url.parameters(name=name, heartbeat=heartbeat, timeout=timeout),
             on_open_callback=on_open,
             on_open_error_callback=on_open_error,
             on_close_callback=session._on_close,
-            custom_ioloop=asyncio.get_running_loop(),
         )
         session._raw = raw
         raw.add_on_connection_blocked_callback(session._on_blocked)

@@ -44,14 +44,14 @@ async def test_time_of_arrival(make_app: MakeApp, peer: Peer, names: Names, seco
     arrived = time.time()
     assert message.headers["id"] == result.id
     assert arrived - before >= seconds - CLOCK
-    ticks = -(-round(seconds * 1000) // TICK_MS)
-    # it waited in the queues of the bits that are set, and in no other
-    levels = {
-        level_name(bit, app.settings.delay_prefix) for bit in range(LEVELS) if ticks >> bit & 1
-    }
-    deaths = message.headers["x-death"]
-    assert {death["queue"] for death in deaths} == levels
-    assert {(death["reason"], death["count"]) for death in deaths} == {("expired", 1)}
+    # it waited once in each queue it came through; what sending took is off the delay, so the
+    # bits are those of the time that was left then
+    deaths = message.headers.get("x-death", [])
+    assert all((death["reason"], death["count"]) == ("expired", 1) for death in deaths)
+    bits = {level_name(bit, app.settings.delay_prefix): bit for bit in range(LEVELS)}
+    waited = sum(1 << bits[death["queue"]] for death in deaths)
+    assert waited <= -(-round(seconds * 1000) // TICK_MS)
+    assert waited * TICK_MS / 1000 <= arrived - before
     assert await peer.size(queue) == 0
 
 
