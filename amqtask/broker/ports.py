@@ -42,6 +42,9 @@ class Ready(Protocol):
     def push(self, entry: Entry) -> None:
         """Take a new message."""
 
+    def passed_by(self) -> None:
+        """Note a message that went to a consumer without waiting here."""
+
     def put_back(self, entry: Entry) -> None:
         """Take a message that was handed out."""
 

@@ -126,6 +126,7 @@ class Queue:
             host.keeper.add(entry)
         ready = self._ready
         if not len(ready) and (consumer := self.roster.next()) is not None:
+            ready.passed_by()
             self._hand_out(consumer, entry)
             return True
         ready.push(entry)

@@ -89,6 +89,9 @@ class Fifo:
         """Return the next one; there must be one."""
         return self._entries[0]
 
+    def passed_by(self) -> None:
+        """Note a message that went to a consumer without waiting here."""
+
     def put_back(self, entry: Entry) -> None:
         """Take a message that was handed out."""
         entries = self._entries
@@ -120,6 +123,9 @@ class Priorities:
         """Take a new message."""
         self._level(entry).push(entry)
         self._count += 1
+
+    def passed_by(self) -> None:
+        """Note a message that went to a consumer without waiting here."""
 
     def put_back(self, entry: Entry) -> None:
         """Take a message that was handed out."""
@@ -170,6 +176,10 @@ class Returning:
             self._high.append(entry)
         else:
             self._low.append(entry)
+
+    def passed_by(self) -> None:
+        """Count a message that went to a consumer without waiting here: it had its turn too."""
+        self._count = (self._count + 1) % 3
 
     def put_back(self, entry: Entry) -> None:
         """Take a message that was handed out."""

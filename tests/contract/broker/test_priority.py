@@ -58,13 +58,25 @@ def test_quorum_queue(channel, names, contract_broker):
     assert drain(channel, queue) == expected
 
 
+def by_get(channel: BlockingChannel, queue: str, priority: int) -> None:
+    publish(channel, queue, "first", priority=priority)
+    fetch(channel, queue)
+
+
+def by_consumer(channel: BlockingChannel, queue: str, priority: int) -> None:
+    inbox = Inbox(channel, queue, auto_ack=True)
+    publish(channel, queue, "first", priority=priority)
+    inbox.take()
+    channel.basic_cancel(inbox.tag)
+
+
+@pytest.mark.parametrize("take", [by_get, by_consumer])
 @pytest.mark.parametrize("priority", [0, 9])
-def test_quorum_queue_counts_all_it_gives(channel, names, contract_broker, priority):
+def test_quorum_queue_counts_all_it_gives(channel, names, contract_broker, take, priority):
     """Two to one is a count of three that goes on, whatever class a message had."""
     queue = names.queue()
     channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-    publish(channel, queue, "first", priority=priority)
-    fetch(channel, queue)
+    take(channel, queue, priority)
     for body in ("low 1", "high 1", "low 2", "high 2", "high 3"):
         publish(channel, queue, body, priority=9 if "high" in body else 0)
     if contract_broker.expects(QUORUM_PRIORITIES):
