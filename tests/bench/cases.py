@@ -251,7 +251,8 @@ def _ready(place: Place) -> Case:
             return {PIKA: Reading(1, seconds)}
 
     def ours() -> Mapping[str, Reading]:
-        with place.worker() as seconds:
+        with place.worker(ready=True) as seconds:
+            assert seconds is not None
             return {"amqtask worker": Reading(1, seconds)}
 
     return Case(

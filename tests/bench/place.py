@@ -54,7 +54,9 @@ class Place:
             "AMQTASK_DELAY_PREFIX": self._names.delay_prefix(),
             "PYTHONPATH": str(ROOT),
         }
-        self._connection = pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))
+        parameters = pika.URLParameters(url)
+        parameters.heartbeat = 0  # it is idle for longer than any, while others are measured
+        self._connection = pika.BlockingConnection(parameters)
         self._channel = self._connection.channel()
 
     @classmethod
@@ -112,9 +114,21 @@ class Place:
             process.communicate(timeout=TIMEOUT)  # ends its standard input, and so the process
 
     @contextlib.contextmanager
-    def worker(self, *options: str, **environment: str) -> Iterator[float]:
-        """Run ``amqtask worker`` meanwhile, and tell the seconds it took to get ready."""
-        level = "info" if not options else "warning"
+    def worker(
+        self, *options: str, ready: bool = False, **environment: str
+    ) -> Iterator[float | None]:
+        """Run ``amqtask worker`` meanwhile.
+
+        Args:
+            options: More of its command line.
+            ready: True waits until it consumes, which only its log tells: not to be
+                used where logging would weigh on what is measured.
+            environment: More variables.
+
+        Yields:
+            The seconds it took to get ready, or None.
+        """
+        level = "info" if ready else "warning"
         began = time.perf_counter()
         process = subprocess.Popen(
             [
@@ -129,11 +143,11 @@ class Place:
         assert process.stderr is not None
         said: list[str] = []
         try:
-            while level == "info" and not any("worker.ready" in line for line in said[-1:]):
+            while ready and not (said and "worker.ready" in said[-1]):
                 if not (line := process.stderr.readline()):
                     raise AssertionError(f"the worker did not start: {''.join(said)}")
                 said.append(line)
-            yield time.perf_counter() - began
+            yield time.perf_counter() - began if ready else None
         finally:
             process.send_signal(signal.SIGTERM)
             _, rest = process.communicate(timeout=TIMEOUT)
