@@ -89,6 +89,7 @@ def test_a_queue_the_app_does_not_know(workshop: Workshop, names: Names) -> None
         f"worker.new_queue queue={unknown!r}: the app does not list it, did you mean "
         f"{workshop.queue!r}?; it is declared with the app's defaults"
     ) in worker.output
+    worker.wait_for("worker.ready")  # a signal before that meets no handler yet
     assert worker.stop() == 0
 
 
