@@ -7,6 +7,8 @@ from amqtask.errors import (
     AmqtaskError,
     AppNotFound,
     ArgumentsError,
+    BackendError,
+    BackendUnavailable,
     Blocked,
     BrokerUnreachable,
     CallError,
@@ -28,8 +30,10 @@ from amqtask.errors import (
     PublishTimeout,
     Reject,
     RemoteError,
+    ReplyLost,
     ResultError,
     ResultTimeout,
+    ResultTooLarge,
     RetriesExhausted,
     Retry,
     TaskRevoked,
@@ -40,10 +44,12 @@ from amqtask.errors import (
     UnknownTask,
     Unroutable,
     UnsupportedMessage,
+    WaitInTask,
 )
 from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
-from amqtask.result import AsyncResult
+from amqtask.progress import Progress
+from amqtask.result import AsyncResult, GroupResult, ResultSet, allow_waiting, as_completed
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
@@ -58,6 +64,8 @@ __all__ = [
     "ArgumentsError",
     "AsyncResult",
     "AsyncTask",
+    "BackendError",
+    "BackendUnavailable",
     "Binding",
     "Blocked",
     "BrokerUnreachable",
@@ -71,6 +79,7 @@ __all__ = [
     "DelayTooLong",
     "EncodeError",
     "Exchange",
+    "GroupResult",
     "Ignore",
     "MalformedMessage",
     "MessageError",
@@ -79,13 +88,17 @@ __all__ = [
     "NoBackend",
     "Pipeline",
     "PipelineError",
+    "Progress",
     "PublishError",
     "PublishTimeout",
     "Queue",
     "Reject",
     "RemoteError",
+    "ReplyLost",
     "ResultError",
+    "ResultSet",
     "ResultTimeout",
+    "ResultTooLarge",
     "RetriesExhausted",
     "Retry",
     "RetryPolicy",
@@ -100,6 +113,9 @@ __all__ = [
     "UnknownTask",
     "Unroutable",
     "UnsupportedMessage",
+    "WaitInTask",
     "__version__",
+    "allow_waiting",
+    "as_completed",
     "current_task",
 ]

@@ -37,13 +37,24 @@ class Job:
         task: What runs it.
         policy: When it is retried.
         outcome: How it ended; None while that is open.
+        context: What its code saw of itself; None before that began.
         started: `time.monotonic` when the task's code began, 0 before.
         ended: The same for its end.
         abandoned: True when a shutdown gave it back while it ran: its outcome
             no longer counts.
     """
 
-    __slots__ = ("abandoned", "call", "delivery", "ended", "outcome", "policy", "started", "task")
+    __slots__ = (
+        "abandoned",
+        "call",
+        "context",
+        "delivery",
+        "ended",
+        "outcome",
+        "policy",
+        "started",
+        "task",
+    )
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -51,6 +62,7 @@ class Job:
         self.task: Task[..., object] | None = None
         self.policy: RetryPolicy | None = None
         self.outcome: Outcome | None = None
+        self.context: Context | None = None
         self.started = 0.0
         self.ended = 0.0
         self.abandoned = False
@@ -173,7 +185,7 @@ class Executor:
         self.running.add(job)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("task.started task=%s id=%s attempt=%d", call.task, call.id, call.retries + 1)
-        return Context(
+        job.context = Context(
             self._app,
             call,
             delivery.queue,
@@ -182,6 +194,7 @@ class Executor:
             delivery.redelivered,
             self._host,
         )
+        return job.context
 
     def _decide(self, job: Job, error: BaseException) -> Outcome:
         assert job.call is not None
