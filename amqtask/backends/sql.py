@@ -49,6 +49,8 @@ _DRIVERS = {
     "mysql": ("mysql+pymysql", "PyMySQL", "mysql"),
     "mariadb": ("mariadb+pymysql", "PyMySQL", "mysql"),
 }
+#: Seconds for a connection.
+_CONNECT = 5
 #: What asks for trying again.
 _AWAY = (
     sql_errors.OperationalError,
@@ -245,10 +247,14 @@ class SqlStore(Store):
 
     def raw_connection(self) -> Any:
         """Return a driver's connection of its own, in autocommit, that no pool knows."""
-        with self._wrapped():
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            connection.detach()
-            return connection.connection.driver_connection
+        dialect: Any = self._engine.dialect
+        args, options = dialect.create_connect_args(self._engine.url)
+        try:
+            return dialect.loaded_dbapi.connect(
+                *args, **options, autocommit=True, connect_timeout=_CONNECT
+            )
+        except dialect.loaded_dbapi.Error as error:
+            raise BackendUnavailable(f"backend {self} does not answer: {error}") from error
 
     def notify(self, channel: str) -> None:
         """Notify a channel of PostgreSQL."""
@@ -403,9 +409,9 @@ def _engine(url: str) -> tuple[Engine, Mapping[str, str]]:
             )
         options["connect_args"] = {"timeout": 30}
     elif driver.startswith(("mysql", "mariadb")):
-        options["connect_args"] = {"charset": "utf8mb4", "connect_timeout": 5}
+        options["connect_args"] = {"charset": "utf8mb4", "connect_timeout": _CONNECT}
     elif driver.startswith("postgresql"):
-        options["connect_args"] = {"connect_timeout": 5}
+        options["connect_args"] = {"connect_timeout": _CONNECT}
     try:
         engine = sa.create_engine(parsed.set(drivername=driver), **options)
     except ModuleNotFoundError as error:
