@@ -204,25 +204,18 @@ class SqlStore(Store):
         """See `Store.count`."""
         table = tables.counters
         if not self._counting:
-            with self._wrapped():
-                table.create(self._engine, checkfirst=True)
+            with self._lock, self._wrapped():
+                tables.make_counters(self._engine)
             self._counting = True
         with self._begun() as connection:
-            # the row is locked from the update to the end, so what is read is what was written
-            changed = sa.update(table).where(table.c.key == key).values(value=table.c.value + by)
-            if not connection.execute(changed).rowcount:
-                try:
-                    with connection.begin_nested():
-                        connection.execute(
-                            sa.insert(table).values(
-                                key=key, value=by, date_done=_naive(datetime.now(UTC))
-                            )
-                        )
-                except sql_errors.IntegrityError:  # somebody else was first
-                    connection.execute(changed)
-            return int(
-                connection.execute(sa.select(table.c.value).where(table.c.key == key)).scalar_one()
-            )
+            # the row is locked from here to the end, so what is read is what was written
+            add = _add(self._name, key, by)
+            if add is not None:
+                connection.execute(add)
+            else:
+                _add_slowly(connection, key, by)
+            mine = sa.select(table.c.value).where(table.c.key == key)
+            return int(connection.execute(mine).scalar_one())
 
     # -- connections ----------------------------------------------------------------------
 
@@ -278,7 +271,7 @@ class SqlStore(Store):
                 try:
                     tables.make(self._engine, extended=extended)
                 except sql_errors.DatabaseError as error:
-                    # somebody else makes them at this moment, or this user may not: they may be there
+                    # this user may not make any; they may be there
                     log.debug("results.tables_not_made error=%r: looking for them", str(error))
                     tables.check(self._engine, extended=extended)
             elif said == "check":
@@ -366,6 +359,35 @@ def _upsert(dialect: str, table: sa.Table) -> Any | None:
             [(name, sa.func.if_(kept, table.c[name], statement.inserted[name])) for name in names]
         )
     return None
+
+
+def _add(dialect: str, key: str, by: int) -> Any | None:
+    """Return the statement that adds to a counter; None for the long way."""
+    table = tables.counters
+    row: dict[str, Any] = {"key": key, "value": by, "date_done": _naive(datetime.now(UTC))}
+    if dialect in ("postgresql", "sqlite"):
+        make: Callable[..., Any] = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        statement = make(table).values(row)
+        return statement.on_conflict_do_update(
+            index_elements=["key"], set_={"value": table.c.value + by}
+        )
+    if dialect in ("mysql", "mariadb"):
+        return mysql.insert(table).values(row).on_duplicate_key_update(value=table.c.value + by)
+    return None
+
+
+def _add_slowly(connection: Connection, key: str, by: int) -> None:
+    """Add to a counter on a database whose upsert is not known here."""
+    table = tables.counters
+    changed = sa.update(table).where(table.c.key == key).values(value=table.c.value + by)
+    if connection.execute(changed).rowcount:
+        return
+    row = {"key": key, "value": by, "date_done": _naive(datetime.now(UTC))}
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.insert(table).values(row))
+    except sql_errors.IntegrityError:  # somebody else was first
+        connection.execute(changed)
 
 
 def _write_one(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> None:

@@ -13,12 +13,15 @@ Source: celery 5.7 ``celery/backends/database/models.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DatabaseError
 
 from amqtask.errors import BackendError
 
@@ -31,6 +34,9 @@ CHANNEL = "amqtask_results"
 _TRIGGER = "amqtask_results_written"
 #: Any number, the same in every process: they make the tables one after the other.
 _LOCK = 7_205_159_403
+
+#: Tries to make the tables where somebody else makes them too, and seconds between two of them.
+_TRIES, _PAUSE = 4, 0.2
 
 metadata = sa.MetaData()
 
@@ -92,16 +98,52 @@ counters = sa.Table(
 
 def make(engine: Engine, *, extended: bool) -> None:
     """Make the tables, the columns and the trigger that are missing."""
-    with engine.begin() as connection:
-        postgresql = connection.dialect.name == "postgresql"
-        if postgresql:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
+    def make(connection: Connection) -> None:
         metadata.create_all(connection)
         _add_columns(connection, "celery_taskmeta", [("children", _bytes)])
         if extended:
             _add_columns(connection, "celery_taskmeta", EXTENDED)
-        if postgresql and not has_trigger(connection):
+        if connection.dialect.name == "postgresql" and not has_trigger(connection):
             _make_trigger(connection)
+
+    _one_at_a_time(engine, make)
+
+
+def make_counters(engine: Engine) -> None:
+    """Make the table of counters, unless it is there."""
+    _one_at_a_time(engine, lambda connection: counters.create(connection, checkfirst=True))
+
+
+def _one_at_a_time(engine: Engine, make: Callable[[Connection], None]) -> None:
+    """Make tables while no other process does: looking and making are two steps.
+
+    Where the database has no lock for that, it is tried again, and then all is there.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            with engine.begin() as connection, _locked(connection):
+                make(connection)
+            return
+        except DatabaseError:
+            if not left:
+                raise
+            time.sleep(_PAUSE)
+
+
+@contextmanager
+def _locked(connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        yield
+        return
+    # DDL ends transactions there, so the lock is the connection's
+    connection.execute(sa.select(sa.func.get_lock(CHANNEL, 30)))
+    try:
+        yield
+    finally:
+        connection.execute(sa.select(sa.func.release_lock(CHANNEL)))
 
 
 def check(engine: Engine, *, extended: bool) -> None:

@@ -74,9 +74,7 @@ class Ends:
         meta = ResultMeta(
             result.id, status, value, date_done=datetime.now(UTC) if ready else None, **said
         )
-        backend.save(
-            meta, reply_to=self._reply_to(result.id), correlation_id=result.id, done=tell
-        )
+        backend.save(meta, reply_to=self._reply_to(result.id), correlation_id=result.id, done=tell)
 
         def wait() -> None:
             assert done.wait(TIMEOUT), "the backend did not say that it is done"

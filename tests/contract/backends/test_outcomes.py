@@ -113,15 +113,15 @@ async def test_watching_without_blocking(ends: Ends):
     seen: list[float] = []
 
     async def watch() -> None:
-        async for progress in result.awatch(TIMEOUT):
-            seen.append(progress.done)
+        seen.extend([progress.done async for progress in result.awatch(TIMEOUT)])
 
     task = asyncio.create_task(watch())
     await aeventually(lambda: waiting(result))
     await asyncio.to_thread(ends.save, result, "PROGRESS", {"current": 1, "total": 2})
-    await aeventually(lambda: seen == [1])
+    await aeventually(lambda: result._need().meta is not None)
     await asyncio.to_thread(ends.save, result, value="end")
     await task
+    assert seen == [1]
 
 
 def test_a_thousand_waiters_have_one_reader(ends: Ends):
@@ -136,7 +136,7 @@ def test_a_thousand_waiters_have_one_reader(ends: Ends):
         async_got.extend(await asyncio.gather(*(handle.aget(TIMEOUT * 3) for handle in handles)))
 
     threads = [
-        threading.Thread(target=lambda r=result: got.append(r.get(TIMEOUT * 3)))  # type: ignore[misc]
+        threading.Thread(target=lambda r=result: got.append(r.get(TIMEOUT * 3)))
         for result in results
     ]
     threads.append(threading.Thread(target=lambda: asyncio.run(all_of_them())))

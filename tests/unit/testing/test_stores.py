@@ -15,7 +15,7 @@ PG = urlsplit("postgresql://ada@127.0.0.1:5432/shop")
 
 def wire(said: bytes) -> tuple[io.BufferedRWPair, io.BytesIO]:
     sent = io.BytesIO()
-    return io.BufferedRWPair(io.BytesIO(said), sent), sent  # type: ignore[arg-type]
+    return io.BufferedRWPair(io.BytesIO(said), sent), sent
 
 
 def message(kind: bytes, body: bytes) -> bytes:
