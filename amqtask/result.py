@@ -140,8 +140,8 @@ class AsyncResult(Generic[R]):
                 it imported, else `RemoteError`; the remote traceback is its cause.
         """
         pending = self._need()
-        if not pending.ready and _current.get() is not None:
-            self.refresh()
+        if not pending.ready and (self._stored or _current.get() is not None):
+            self.refresh()  # it may be there: then nobody need be asked to follow it
         if not pending.ready and not pending.wait(no_waiting_in_tasks(timeout)):
             raise self._timeout(timeout)
         return self._outcome(propagate)
@@ -378,6 +378,10 @@ class AsyncResult(Generic[R]):
                 "ignore_result off",
             )
         return self._pending
+
+    @property
+    def _stored(self) -> bool:
+        return self._backend is not None and self._backend.can.stores
 
     def _find_home(self) -> None:
         """Take the backend of the app it belongs to, when it came from another process."""

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of the largest value of a key.
 _LARGEST = 512 * 1024 * 1024
+#: Connections of a process at most, however many threads look for results.
+_CONNECTIONS = 16
 #: Seconds for a connection, and for an answer.
 _CONNECT, _ANSWER = 5.0, 10.0
 
@@ -285,7 +287,15 @@ def connector(url: str) -> Callable[[int], Any]:
             )
         pool = f"{family}://{_without_celery_words(rest)}"
         redis.ConnectionPool.from_url(pool)  # tells of a wrong URL now
-        return lambda tries: redis.Redis.from_url(pool, retry=_retry(tries), **options)
+        return lambda tries: redis.Redis.from_pool(
+            redis.BlockingConnectionPool.from_url(
+                pool,
+                max_connections=_CONNECTIONS,
+                timeout=_ANSWER,
+                retry=_retry(tries),
+                **options,
+            )
+        )
     except (ValueError, TypeError, redis_errors.RedisError) as error:
         raise ConfigurationError(
             f"backend URL cannot be understood: {error}",
