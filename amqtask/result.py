@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -23,6 +23,7 @@ from amqtask.backends import Backend, Pending
 from amqtask.context import _current
 from amqtask.errors import (
     BackendError,
+    BackendUnavailable,
     MalformedMessage,
     NoBackend,
     ResultTimeout,
@@ -141,7 +142,9 @@ class AsyncResult(Generic[R]):
         """
         pending = self._need()
         if not pending.ready and (self._stored or _current.get() is not None):
-            self.refresh()  # it may be there: then nobody need be asked to follow it
+            # it may be there: then nobody need be asked to follow it
+            with suppress(BackendUnavailable):  # whoever follows it tries again
+                self.refresh()
         if not pending.ready and not pending.wait(no_waiting_in_tasks(timeout)):
             raise self._timeout(timeout)
         return self._outcome(propagate)
@@ -150,7 +153,8 @@ class AsyncResult(Generic[R]):
         """Await the outcome and return the task's value; as `get`."""
         pending = self._need()
         if not pending.ready and _current.get() is not None:
-            await self.arefresh()
+            with suppress(BackendUnavailable):
+                await self.arefresh()
         if not pending.ready and not await pending.wait_async(no_waiting_in_tasks(timeout)):
             raise self._timeout(timeout)
         return self._outcome(propagate)
