@@ -354,7 +354,8 @@ def _sentinel(rest: str, options: dict[str, Any]) -> Callable[[int], Any]:
 
 def _close(client: Any) -> None:
     if isinstance(client, RedisCluster):
-        client.disconnect_connection_pools()  # its close() leaves the sockets of nodes open
+        cluster: Any = client  # redis-py leaves it without annotations
+        cluster.disconnect_connection_pools()  # its close() leaves the sockets of nodes open
     client.close()
 
 
