@@ -10,6 +10,7 @@ Source: celery 5.7 ``celery/backends/cache.py``.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from amqtask.settings import Settings
 _LARGEST = 1024 * 1024 - 512
 #: Seconds above which memcached reads a time to live as a Unix time.
 _MONTH = 30 * 24 * 60 * 60
+#: Connections to one server at most, however many threads look for results.
+_CONNECTIONS = 8
 #: Tries for a record that others write at the same time.
 _TRIES = 10
 
@@ -54,15 +57,19 @@ class MemcachedStore(KeyStore):
                 f"backend {url!r} names no server", hint="write memcached://127.0.0.1:11211"
             )
         self._made: Any = None
+        #: pymemcache's pool raises when it is empty, instead of waiting
+        self.room = threading.BoundedSemaphore(_CONNECTIONS)
 
     @property
     def _client(self) -> Any:
         if self._made is None:
             options = {"connect_timeout": 5.0, "timeout": 5.0, "default_noreply": False}
             if len(self._servers) == 1:
-                self._made = PooledClient(self._servers[0], max_pool_size=8, **options)
+                self._made = PooledClient(self._servers[0], max_pool_size=_CONNECTIONS, **options)
             else:
-                self._made = HashClient(self._servers, use_pooling=True, max_pool_size=8, **options)
+                self._made = HashClient(
+                    self._servers, use_pooling=True, max_pool_size=_CONNECTIONS, **options
+                )
         return self._made
 
     def save(self, records: Sequence[Record]) -> None:
@@ -144,7 +151,8 @@ def _ends(expires: float | None) -> int:
 def _wrapped(store: MemcachedStore) -> Iterator[None]:
     """Turn pymemcache's errors into ours."""
     try:
-        yield
+        with store.room:
+            yield
     except (
         memcached_errors.MemcacheIllegalInputError,
         memcached_errors.MemcacheClientError,

@@ -155,10 +155,15 @@ class Reader:
                 self._new.clear()
                 self._gone.clear()
                 ids = list(self._wanted)
+            begin = time.monotonic()
             found = self._load(ids)
+            took = time.monotonic() - begin
             backoff.reset()
             with self._changed:
-                fresh = self._changed.wait_for(lambda: self._new or not self._mine(), pause)
+                # a look at many calls takes its time: the store gets as much to itself
+                fresh = self._changed.wait_for(
+                    lambda: self._new or not self._mine(), max(pause, took)
+                )
             pause = SOON if found or fresh else min(LATE, pause * SLOWER)
 
     def _listen(self, backoff: Backoff) -> None:
