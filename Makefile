@@ -32,7 +32,7 @@ help:
 	@echo 'make test   run the tests (ARGS="-k name" picks some)'
 	@echo 'make lint   check format, style, types and layers'
 	@echo 'make docs   build the docs into docs/_build/html'
-	@echo 'make bench  measure; takes minutes'
+	@echo 'make bench  measure, beside other libraries; takes half an hour'
 	@echo 'make clean  remove what the others made'
 
 demo: $(DEMO)
@@ -56,7 +56,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv.lock docs/_build build dist .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) .venv-bench .venv.lock docs/_build build dist .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

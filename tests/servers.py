@@ -151,6 +151,11 @@ class Names:
         self._queues += [queue, f"{queue}.dead"]
         return queue
 
+    def also_exchange(self, exchange: str) -> str:
+        """Have an exchange deleted, too, whose name is made otherwise."""
+        self._exchanges.append(exchange)
+        return exchange
+
     def exchange(self, word: str = "exchange") -> str:
         """Return a name for an exchange."""
         name = f"test-{self._mark}-{word}"
