@@ -1,6 +1,6 @@
-"""pika's asyncio connection, without three slips of pika 1.4 while it opens.
+"""pika's asyncio connection: it reads deliveries itself, and opens without three slips of pika 1.4.
 
-Each of them leaves whoever waits for the connection without an answer, so
+Each of the slips leaves whoever waits for the connection without an answer, so
 that a broker which restarts just then is only tried again after a timeout.
 """
 
@@ -13,8 +13,11 @@ from typing import Any
 
 import pika
 from pika import exceptions as pika_errors
+from pika import frame
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils import connection_workflow
+
+from amqtask.transport.deliveries import Sink, read
 
 
 class _Services(_AsyncioIOServicesAdapter):
@@ -44,7 +47,12 @@ class _Services(_AsyncioIOServicesAdapter):
 
 
 class Connection(AsyncioConnection):
-    """A connection on the running loop; making it is what begins to open it."""
+    """A connection on the running loop; making it is what begins to open it.
+
+    Attributes:
+        sinks: For each channel whose deliveries are read here, who takes them; what is too
+            unusual to be read here reaches that channel's pika consumer instead.
+    """
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class Connection(AsyncioConnection):
         on_open_error_callback: Any,
         on_close_callback: Any,
     ) -> None:
+        self.sinks: dict[int, Sink] = {}
         super().__init__(
             parameters,
             on_open_callback,
@@ -68,6 +77,26 @@ class Connection(AsyncioConnection):
             conn_or_exc = conn_or_exc()
         super()._on_connection_workflow_done(conn_or_exc)
 
+    def _on_data_available(self, data_in: bytes) -> None:
+        """Read the frames that came; what is left of one waits for the rest.
+
+        pika copies all that follows a frame, frame by frame; here only a position moves.
+        """
+        buffer = self._frame_buffer + data_in if self._frame_buffer else data_in
+        self._frame_buffer = b""
+        start = 0
+        try:
+            while start < len(buffer):
+                start = read(buffer, start, self.sinks)
+                length, value = frame.decode_frame(buffer[start : _frame_end(buffer, start)])
+                if value is None:
+                    break
+                start += length
+                self._process_frame(value)
+        finally:
+            self.bytes_received += start
+            self._frame_buffer = buffer[start:]
+
     def give_up(self) -> None:
         """Close it while it opens."""
         if (workflow := self._connection_workflow) is not None:
@@ -76,3 +105,8 @@ class Connection(AsyncioConnection):
             workflow._try_next_resolved_address = lambda: None
         with suppress(pika_errors.ConnectionWrongStateError):
             self.close()
+
+
+def _frame_end(buffer: bytes, start: int) -> int:
+    """Return where a frame ends, as far as it is here; pika looks at what it is."""
+    return start + 8 + int.from_bytes(buffer[start + 3 : start + 7])

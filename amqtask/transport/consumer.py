@@ -17,12 +17,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from pika.spec import Basic, BasicProperties
-
 from amqtask.errors import AmqtaskError, ConnectionLost, TransportError
 from amqtask.message.model import Message
 from amqtask.transport.acks import AckWindow
 from amqtask.transport.backoff import Backoff
+from amqtask.transport.deliveries import Sink
 from amqtask.transport.link import Link
 from amqtask.transport.session import Channel, Session
 
@@ -303,41 +302,17 @@ class Consumer:
         self._set(False, ConnectionLost(f"the broker cancelled the consumer of {self.queue!r}"))
         self._wake()
 
-    def _receiver(self, lease: Lease) -> Callable[..., None]:
+    def _receiver(self, lease: Lease) -> Sink:
         queue, on_delivery, delivered = self.queue, self._on_delivery, lease.delivered
+        stopping = self._stopping.is_set
 
-        def on_message(_: Any, method: Basic.Deliver, props: BasicProperties, body: bytes) -> None:
-            tag: int = method.delivery_tag
+        def receive(
+            tag: int, redelivered: bool, exchange: str, routing_key: str, message: Message
+        ) -> None:
             delivered(tag)
-            if self._stopping.is_set():
+            if stopping():
                 lease.nack(tag, requeue=True)
                 return
-            message = Message(
-                body,
-                props.headers or {},
-                props.content_type,
-                props.content_encoding,
-                props.correlation_id,
-                props.reply_to,
-                props.delivery_mode,
-                props.priority,
-                props.expiration,
-                props.message_id,
-                props.timestamp,
-                props.type,
-                props.user_id,
-                props.app_id,
-            )
-            on_delivery(
-                Delivery(
-                    message,
-                    queue,
-                    method.exchange,
-                    method.routing_key,
-                    method.redelivered,
-                    tag,
-                    lease,
-                )
-            )
+            on_delivery(Delivery(message, queue, exchange, routing_key, redelivered, tag, lease))
 
-        return on_message
+        return receive

@@ -21,6 +21,7 @@ from typing import Any
 from pika import exceptions as pika_errors
 from pika.adapters.utils import connection_workflow
 from pika.channel import Channel as PikaChannel
+from pika.spec import Basic, BasicProperties
 
 from amqtask.errors import (
     AccessRefused,
@@ -29,7 +30,9 @@ from amqtask.errors import (
     ConnectionLost,
     TransportError,
 )
+from amqtask.message.model import Message
 from amqtask.transport.connection import Connection
+from amqtask.transport.deliveries import Sink
 from amqtask.transport.url import BrokerURL
 
 log = logging.getLogger(__name__)
@@ -248,6 +251,29 @@ def _resolve(future: asyncio.Future[Any], value: Any = None) -> None:
         future.set_result(value)
 
 
+def _hand_over(
+    sink: Sink, _: PikaChannel, method: Basic.Deliver, props: BasicProperties, body: bytes
+) -> None:
+    """Hand over a delivery that pika has read."""
+    message = Message(
+        body,
+        props.headers or {},
+        props.content_type,
+        props.content_encoding,
+        props.correlation_id,
+        props.reply_to,
+        props.delivery_mode,
+        props.priority,
+        props.expiration,
+        props.message_id,
+        props.timestamp,
+        props.type,
+        props.user_id,
+        props.app_id,
+    )
+    sink(method.delivery_tag, method.redelivered, method.exchange, method.routing_key, message)
+
+
 class Channel:
     """An open channel: pika's callbacks as coroutines, its errors as ours.
 
@@ -357,9 +383,17 @@ class Channel:
             raise self.closed.result()
         await self._ask(self._raw.confirm_delivery, on_confirm)
 
-    async def consume(self, queue: str, on_message: Callable[..., None]) -> str:
-        """``basic.consume`` with manual acks; returns the consumer tag."""
-        ok = await self._ask(self._raw.basic_consume, queue, on_message)
+    async def consume(self, queue: str, sink: Sink) -> str:
+        """``basic.consume`` with manual acks; returns the consumer tag.
+
+        Args:
+            sink: Takes every delivery of this channel, so a channel has one consumer at a time.
+        """
+        sinks, number = self._raw.connection.sinks, self.number
+        if number not in sinks:
+            self.closed.add_done_callback(lambda _: sinks.pop(number, None))
+        sinks[number] = sink
+        ok = await self._ask(self._raw.basic_consume, queue, partial(_hand_over, sink))
         return str(ok.consumer_tag)
 
     async def cancel(self, consumer_tag: str) -> None:
