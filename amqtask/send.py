@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqtask.backends import Backend, Pending
+from amqtask.clock import wall
 from amqtask.context import _current
 from amqtask.errors import EncodeError, Unroutable
 from amqtask.message import Call, encode, serializer
@@ -112,7 +113,7 @@ class Sender:
             DelayTooLong: The countdown or eta lies too far ahead.
             Unroutable: A delayed call to a topic no known queue is bound to.
         """
-        now = time.time()
+        now = wall()
         route = self._router.route(
             name,
             args=args,
@@ -172,7 +173,7 @@ class Sender:
         name, prefix = queue.name, delay_prefix(queue, self._settings)
 
         def anew() -> tuple[str, str]:
-            left = until.timestamp() - time.time()
+            left = until.timestamp() - wall()
             return delay_route(left, name, prefix) or ("", name)
 
         requires: tuple[Requirement, ...] = ()
