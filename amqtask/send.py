@@ -51,12 +51,16 @@ class Outgoing:
         publications: One; several only for a delayed call to a topic that
             several queues are bound to.
         pending: Where its outcome will arrive; None when results are off for it.
+        route: Where it goes, once it has waited.
+        delay: Seconds from now that it has to wait; 0 for none.
     """
 
     id: str
     task: str
     publications: Sequence[Publication]
     pending: Pending | None
+    route: Route
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ class Sender:
             for address in self._addresses(route, eta if delay > 0 else None, name, options)
         ]
         pending = self._backend.watch(call.id) if wants_result and self._backend else None
-        return Outgoing(call.id, name, publications, pending)
+        return Outgoing(call.id, name, publications, pending, route, delay)
 
     def delayed(self, queue: Queue, until: datetime) -> Address:
         """Return where a message goes that ``queue`` shall get at ``until``.
