@@ -8,11 +8,22 @@ after every piece of data from a client, rather than look again and again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import Any
 
 from amqtask.broker import Broker, Clock
 from amqtask.broker.connection import Connection
+from amqtask.broker.fields import Field, Table
+from amqtask.broker.vhost import VHost
+from amqtask.topology.plan import (
+    BindExchange,
+    BindQueue,
+    DeclareExchange,
+    DeclareQueue,
+    Plan,
+    Step,
+)
 
 #: Seconds after which waiters look without being told, for what no client's data announces.
 _LOOK = 0.02
@@ -56,6 +67,15 @@ class Server(Broker):
         super().delete_vhost(name)
         self.run(clock.stop)
 
+    def make(self, vhost: str, plan: Plan) -> None:
+        """Make a topology, without the hundred questions and answers of a client."""
+
+        def act() -> None:
+            for step in plan.steps:
+                _take(self.vhost(vhost), step)
+
+        self.run(act)
+
     # -- waiting --------------------------------------------------------------
 
     def when(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -92,3 +112,47 @@ class Server(Broker):
         self.stirred()
         if self._waiters:
             self.call_later(_LOOK, self._look)
+
+
+def _take(vhost: VHost, step: Step) -> None:
+    match step:
+        case DeclareExchange():
+            vhost.declare_exchange(
+                step.name,
+                step.type,
+                durable=step.durable,
+                auto_delete=step.auto_delete,
+                internal=step.internal,
+                arguments=_table(step.arguments),
+            )
+        case DeclareQueue():
+            vhost.declare_queue(
+                step.name,
+                durable=step.durable,
+                exclusive=step.exclusive,
+                auto_delete=step.auto_delete,
+                arguments=_table(step.arguments),
+                user=None,
+            )
+        case BindQueue():
+            vhost.bind(
+                step.exchange,
+                vhost.queue(step.queue, None),
+                step.routing_key,
+                _table(step.arguments),
+            )
+        case BindExchange():
+            vhost.bind(
+                step.source,
+                vhost.exchange(step.destination),
+                step.routing_key,
+                _table(step.arguments),
+            )
+
+
+def _table(arguments: Mapping[str, Any]) -> Table:
+    # the kinds that a topology has: text and whole numbers
+    return {
+        name: Field("S" if isinstance(value, str) else "l", value)
+        for name, value in arguments.items()
+    }

@@ -30,6 +30,7 @@ from amqtask.testing.letters import Letter, read
 from amqtask.testing.outbox import Outbox
 from amqtask.testing.worker import PATIENCE, Worker
 from amqtask.topology.deadletter import dead_queue_name
+from amqtask.topology.delay import delay_plan, delay_prefix
 from amqtask.transport.url import BrokerURL
 
 _numbers = itertools.count(1)
@@ -92,8 +93,16 @@ class Sandbox(Outbox):
             app.on_sent.append(record)
             self._closing.callback(app.transport.move_to, before)
             self._closing.callback(app.on_sent.remove, record)
+            self._make_levels(app)
         self._failures.watch(app)
         return app
+
+    def _make_levels(self, app: App) -> None:
+        """Make the levels that delayed calls wait in, as the first of them would take 50 ms."""
+        settings = app.settings
+        if settings.declare == "auto":
+            for prefix in {delay_prefix(queue, settings) for queue in app.queues.values()}:
+                self._server.make(self._name, delay_plan(prefix))
 
     def worker(
         self, app: App, queues: Iterable[str] = (), *, concurrency: int | None = None
