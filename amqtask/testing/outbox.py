@@ -142,7 +142,7 @@ class Outbox:
         if found and times in (None, len(found)):
             return found[-1]
         count = f"sent {_times(len(found))}" if found else "not sent"
-        often = "" if times is None else f", expected {times} times"
+        often = "" if times is None else f", expected {_times(times)}"
         raise AssertionError(f"{name}{wanted} was {count}{often}\n{_listing(calls, name, wanted)}")
 
     def assert_not_sent(
