@@ -18,8 +18,9 @@ def test_it_is_the_time_of_day() -> None:
 def test_a_test_may_say_what_time_it_is() -> None:
     """For the length of a block, one inside the other too, and after an error as before."""
     with telling(lambda: 1.0):
-        with pytest.raises(LookupError), telling(lambda: 2.0):
+        with telling(lambda: 2.0):
             assert wall() == 2.0
+        with pytest.raises(LookupError), telling(lambda: 3.0):
             raise LookupError
         assert wall() == 1.0
     assert wall() > 1e9

@@ -276,7 +276,9 @@ def test_what_no_task_raised(app: App, box: Sandbox) -> None:
 
     with box.worker(app) as worker:
         app.send_task("nobody", queue="email")
-        with pytest.raises(CallParked, match=r"'nobody' .* in 'email.dead': unknown_task") as parked:
+        with pytest.raises(
+            CallParked, match=r"'nobody' .* in 'email.dead': unknown_task"
+        ) as parked:
             worker.run_until_idle()
         assert parked.value.letter.queue == "email.dead"
         give.delay()

@@ -39,6 +39,12 @@ def test_a_folder_that_is_gone_has_no_files(tmp_path: Path) -> None:
     assert watch.snapshot([tmp_path / "gone"]) == {}
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The test's folder, as the operating system calls it."""
+    return tmp_path.resolve()
+
+
 async def told(found: AsyncIterator[list[Path]], wanted: Path, act: Callable[[], object]) -> None:
     """Act until the change is told: the operating system takes its time to listen."""
     while True:
@@ -52,15 +58,12 @@ async def told(found: AsyncIterator[list[Path]], wanted: Path, act: Callable[[],
 
 
 @pytest.mark.parametrize("how", ["_looked", "_told"])
-async def test_changes_are_told(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_changes_are_told(how: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written, made or deleted, by either way; and what does not count is not."""
     if how == "_told" and not watch.has_watchfiles():
         pytest.skip("watchfiles is not installed: pip install 'amqtask[reload]'")
     monkeypatch.setattr(watch, "LOOK", 0.01)
     monkeypatch.setattr(watch, "QUIET", 0.02)
-    folder = tmp_path.resolve()
     old, new = write(folder / "old.py"), folder / "new.py"
     found = getattr(watch, how)([folder])
     texts = itertools.count()
