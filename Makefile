@@ -46,7 +46,7 @@ test: $(DEV)
 lint: $(DEV)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m mypy amqtask tests docs/conf.py $(wildcard examples)
+	$(BIN)/python -m mypy amqtask pytest_amqtask.py tests docs/conf.py $(wildcard examples)
 	$(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache
 
 docs: $(DEV)

@@ -70,6 +70,16 @@ class TaskOptions(CallOptions, total=False):
     max_retries: int | None
 
 
+class StandIn(Protocol):
+    """Takes an app's calls in place of a broker: how tests run them where they are made."""
+
+    def deliver(self, outgoing: Outgoing) -> None:
+        """Take a call; blocks as sending does."""
+
+    async def adeliver(self, outgoing: Outgoing) -> None:
+        """Take a call made on an event loop."""
+
+
 class App:
     """A set of tasks and where they are sent.
 
@@ -120,6 +130,10 @@ class App:
             self._backend = open_backend(self.settings.backend, self.transport, self.settings)
         self._made: tuple[Router, Sender] | None = None
         self._discover: list[tuple[tuple[str, ...], str]] = []
+        #: What takes calls in place of the broker, in tests.
+        self.stand_in: StandIn | None = None
+        #: Called with every call that was sent, in the thread that sent it.
+        self.on_sent: list[Callable[[Outgoing], object]] = []
 
     # -- tasks --------------------------------------------------------------------
 
@@ -247,7 +261,9 @@ class App:
 
     def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
         pipeline = active_pipeline()
-        if pipeline is not None and pipeline.belongs_to(self.transport):
+        if self.stand_in is not None:
+            self.stand_in.deliver(outgoing)
+        elif pipeline is not None and pipeline.belongs_to(self.transport):
             pipeline.add(outgoing)
         elif len(outgoing.publications) == 1:
             self.transport.publish_and_wait(outgoing.publications[0], self.settings.publish_timeout)
@@ -257,16 +273,23 @@ class App:
                     pipeline.add(outgoing)
             except PipelineError as error:
                 raise error.failures[0][1] from error
+        return self._sent(outgoing)
+
+    def _sent(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        for tell in self.on_sent:
+            tell(outgoing)
         return AsyncResult(outgoing.id, outgoing.task, outgoing.pending)
 
     async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
         pipeline = active_pipeline()
-        if pipeline is not None and pipeline.belongs_to(self.transport):
+        if self.stand_in is not None:
+            await self.stand_in.adeliver(outgoing)
+        elif pipeline is not None and pipeline.belongs_to(self.transport):
             await pipeline.aadd(outgoing)
         else:
             for publication in outgoing.publications:
                 await self.transport.publish_and_await(publication)
-        return AsyncResult(outgoing.id, outgoing.task, outgoing.pending)
+        return self._sent(outgoing)
 
     # -- broker -------------------------------------------------------------------
 

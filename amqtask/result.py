@@ -122,6 +122,7 @@ class AsyncResult(Generic[R]):
         if meta.status not in _RAISING:
             return cast(R, meta.result)
         error = decode_exception(meta.result, meta.traceback)
+        self._need().raised = True
         if propagate and meta.status != "RETRY":
             raise error
         return cast(R, error)

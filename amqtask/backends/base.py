@@ -23,7 +23,7 @@ class Pending:
     Threads: safe from any thread; coroutines use `wait_async`.
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "meta", "task_id")
+    __slots__ = ("__weakref__", "_callbacks", "meta", "raised", "task_id")
 
     #: One lock for all: it is held for a few instructions only.
     _lock = threading.Lock()
@@ -32,6 +32,8 @@ class Pending:
         self.task_id = task_id
         self.meta: ResultMeta | None = None
         self._callbacks: list[Callable[[], object]] = []
+        #: Whether somebody got the failure it ended with.
+        self.raised = False
 
     @property
     def ready(self) -> bool:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -249,6 +250,20 @@ class Broker:
         if loop is not None and stopping is not None:
             loop.call_soon_threadsafe(stopping.set)
         thread.join()
+
+    def let_go(self) -> None:
+        """In a forked child: drop its copies of the sockets, and leave the broker to the parent.
+
+        Their numbers stay taken, by something harmless: the objects that hold them may
+        close them at any time, and must not meet a file of somebody else's then.
+        """
+        numbers = [each.fileno() for server in self._servers for each in server.sockets]
+        numbers += [each.fileno() for each in self.connections]
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in numbers:
+            if number >= 0:
+                os.dup2(null, number)
+        os.close(null)
 
     def __enter__(self) -> Broker:
         return self if self._thread is not None else self.start_in_thread()

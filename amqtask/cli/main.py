@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from amqtask.app import App
 from amqtask.cli.broker import run_broker
+from amqtask.cli.dev import Wishes, run_dev
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.discovery import find_app
@@ -53,6 +55,7 @@ def cli(ctx: click.Context, where: str | None) -> None:
          @app.task(queue="email")
          def send(to: str) -> None: ...
     2. Start a worker:     amqtask worker --queues email
+       with a broker:      amqtask dev
     3. Call it anywhere:   from tasks import send; send.delay("ada@example.com")
 
     Settings are arguments of App, AMQTASK_* variables (AMQTASK_BROKER, ...) or
@@ -142,3 +145,70 @@ def broker(**given: Any) -> None:
     Ctrl-C closes all connections and exits 0. In production run RabbitMQ.
     """
     sys.exit(run_broker(**given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.option("-Q", "--queues", metavar="A,B", help="Queues to consume; all by default.")
+@click.option("--processes", type=click.IntRange(1), help="Child processes of the worker.")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once in each process.")
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    help="How much to log.",
+)
+@click.option(
+    "--broker", "url", metavar="URL", help="Use this broker. Else AMQTASK_BROKER, else its own."
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Start a broker of its own that keeps what it has in this folder.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Where its own broker listens; 5672 or, when that is taken, any other by default.",
+)
+@click.option(
+    "--watch",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder to watch for changes; the current one by default.",
+)
+@click.option("--no-reload", is_flag=True, help="Watch nothing.")
+@click.pass_context
+def dev(
+    ctx: click.Context,
+    /,
+    where: str | None,
+    url: str | None,
+    data: Path | None,
+    port: int | None,
+    watch: tuple[Path, ...],
+    no_reload: bool,
+    **worker: Any,
+) -> None:
+    """Run a broker and a worker, and start the worker anew when code changes.
+
+    The broker is embedded, in memory, and whatever the app says it is used
+    instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
+    has. Ctrl-C ends all.
+    """
+    own = data is not None or port is not None
+    if url is not None and own:
+        raise click.UsageError(
+            "--data and --port are for a broker of its own, --broker for another"
+        )
+    named = url or (None if own else os.environ.get("AMQTASK_BROKER"))
+    if not named or named.startswith("memory:"):  # this is the process whose memory it is
+        named = None
+    app = where or ctx.obj
+    arguments = ["-A", app] if app else []
+    arguments.append("worker")
+    for name, value in worker.items():
+        if value is not None:
+            arguments += [f"--{name}", str(value)]
+    folders = () if no_reload else watch or (Path(),)
+    sys.exit(run_dev(Wishes(named, data, port, folders, arguments)))

@@ -11,7 +11,7 @@ import click
 from amqtask.app import App
 from amqtask.cli.topology import split_queues
 from amqtask.discovery import locate
-from amqtask.errors import near
+from amqtask.errors import ConfigurationError, near
 from amqtask.settings import redact_url
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.supervisor import Supervisor, WorkerSpec
@@ -30,6 +30,13 @@ def start_worker(
     name: str | None,
 ) -> int:
     """Run a worker until a signal ends it; returns the exit code. None takes the setting."""
+    if any(url.memory for url in app.transport.urls):
+        raise ConfigurationError(
+            "a worker cannot use the broker memory://: it is inside one process, and a worker "
+            "has several",
+            hint="`amqtask dev` runs broker and worker in one go; or start `amqtask broker`, and "
+            "name it: AMQTASK_BROKER=amqp://127.0.0.1:5672/",
+        )
     settings = app.settings
     names = split_queues(queues) if queues else list(app.queues)
     level = (loglevel or settings.loglevel).lower()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 from amqtask.app import App
+from amqtask.clock import wall
 from amqtask.context import Context, _current
 from amqtask.errors import MessageError, TaskRevoked, UnsupportedMessage
 from amqtask.message import accepted, decode
@@ -154,7 +155,7 @@ class Executor:
             return False
         if call.eta is None and call.expires is None:
             return True
-        now = time.time()
+        now = wall()
         if call.expires is not None and call.expires.timestamp() <= now:
             job.outcome = Failed(TaskRevoked("expired"), "expired", revoked=True)
         else:
@@ -189,7 +190,7 @@ class Executor:
         if isinstance(error, asyncio.CancelledError) and job.abandoned:
             return Failed(error, "abandoned")
         try:
-            return decide(error, job.call, job.policy, now=time.time(), random=random.random)
+            return decide(error, job.call, job.policy, now=wall(), random=random.random)
         except Exception as wrong:  # such as a retry with a countdown that is no number
             return Failed(wrong, "failed", describe(wrong))
 

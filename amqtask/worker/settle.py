@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from amqtask.app import App
+from amqtask.clock import wall
 from amqtask.errors import EncodeError, MessageTooLarge
 from amqtask.message import encode_exception, park, resend
 from amqtask.message.headers import OWN_PREFIX
@@ -170,7 +170,7 @@ class Settler:
             traceback=outcome.traceback,
             attempts=job.call.retries + 1 if job.call is not None and job.started else 0,
             host=self._host,
-            now=time.time(),
+            now=wall(),
         )
 
         def without_properties(error: Exception) -> None:
@@ -240,7 +240,7 @@ class Settler:
             status=state,
             result=value,
             traceback=traceback,
-            date_done=None if state == "RETRY" else datetime.now(UTC),
+            date_done=None if state == "RETRY" else datetime.fromtimestamp(wall(), UTC),
             group_id=call.group,
             parent_id=call.parent_id,
         )

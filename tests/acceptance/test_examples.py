@@ -215,3 +215,22 @@ def test_celery_interop(example: MakeExample, names: Names) -> None:
     finally:
         celery.process.kill()
         celery.process.wait()
+
+
+def test_testing(tmp_path: Path) -> None:
+    """The tests of the testing example pass, where there is no broker at all."""
+    folder = shutil.copytree(EXAMPLES / "testing", tmp_path / "testing")
+    own = {name: value for name, value in os.environ.items() if "AMQTASK" not in name}
+    own = {name: value for name, value in own.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        cwd=folder,
+        env=own | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "13 passed" in done.stdout
