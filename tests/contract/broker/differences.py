@@ -12,9 +12,6 @@ from tests.contract.broker.wire import Refused
 
 T = TypeVar("T")
 
-#: The RabbitMQ version whose ways the embedded broker follows.
-EMBEDDED_FOLLOWS = (4, 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Difference(Generic[T]):
