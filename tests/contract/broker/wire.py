@@ -102,6 +102,10 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for ``select``."""
+        return self._socket.fileno()
+
     # -- connecting ---------------------------------------------------------------
 
     def start(self) -> commands.Connection.Start:
