@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -20,10 +21,14 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
+import pika
+import pika.exceptions
 import pytest
 from pamqp import commands
 
@@ -37,6 +42,9 @@ _EXCHANGE = "kept"
 _WINDOW = 200
 #: Seconds in which something that must not come would have come.
 _QUIET = 0.3
+_ANY_SIZE = resource.RLIM_INFINITY
+
+C = TypeVar("C")
 #: A message of a queue.
 Copy = tuple[str, int]
 
@@ -56,8 +64,12 @@ class DataBroker:
             self.port: int = free.getsockname()[1]
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
-    def start(self) -> None:
-        """Start it, without waiting for it."""
+    def start(self, largest: int | None = None) -> None:
+        """Start it, without waiting for it.
+
+        Args:
+            largest: Octets that its files may have, as if the disk were full then.
+        """
         command = [sys.executable, "-m", "amqtask", "broker", "--port", str(self.port)]
         with (self.folder.parent / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -66,17 +78,30 @@ class DataBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=None if largest is None else partial(_limit_files, largest),
             )
 
+    def make_room(self) -> None:
+        """Take back the limit that it was started with."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (_ANY_SIZE, _ANY_SIZE))
+
     def connect(self) -> Wire:
-        """Log in as soon as it listens."""
+        """Return a bare connection, as soon as it listens."""
+        return self._connected(lambda: Wire(self.url).login().open_channel())
+
+    def pika(self) -> pika.BlockingConnection:
+        """Return a connection of pika, as soon as it listens."""
+        return self._connected(lambda: pika.BlockingConnection(pika.URLParameters(self.url)))
+
+    def _connected(self, connect: Callable[[], C]) -> C:
         assert self._process is not None
         deadline = time.monotonic() + TIMEOUT
         while True:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the broker did not start: {self.log[-2000:]}")
-            with suppress(OSError):
-                return Wire(self.url).login().open_channel()
+            with suppress(OSError, pika.exceptions.AMQPConnectionError):
+                return connect()
             time.sleep(0.01)
 
     def kill(self) -> None:
@@ -90,6 +115,11 @@ class DataBroker:
     def log(self) -> str:
         """What it has written so far."""
         return (self.folder.parent / "broker.log").read_text()
+
+
+def _limit_files(octets: int) -> None:
+    # the hard limit stays: only so can room be made again
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, _ANY_SIZE))
 
 
 @contextmanager
@@ -178,9 +208,9 @@ class Load:
         fanout = commands.Exchange.Declare(exchange=_EXCHANGE, exchange_type="fanout", durable=True)
         wire.call(fanout, commands.Exchange.DeclareOk)
         for kind, queue in QUEUES.items():
-            arguments = {"x-queue-type": kind, "x-delivery-limit": -1}
-            if kind == "classic":
-                del arguments["x-delivery-limit"]
+            arguments: dict[str, Any] = {"x-queue-type": kind}
+            if kind == "quorum":
+                arguments["x-delivery-limit"] = -1
             wire.call(
                 commands.Queue.Declare(queue=queue, durable=True, arguments=arguments),
                 commands.Queue.DeclareOk,

@@ -86,7 +86,7 @@ def consume(url: str, queue: str, count: int, prefetch: int) -> dict[str, Any]:
     wire.call(commands.Basic.Consume(queue=queue), commands.Basic.ConsumeOk)
     print("ready", flush=True)
     # tag, exchange and key follow the consumer's tag, which is the same for all
-    seen, rest = 0, b""
+    seen, tag, rest = 0, 0, b""
     while seen < count:
         octets = rest + wire.read()
         place, acks = 0, bytearray()
