@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from amqtask.broker import Broker
@@ -23,9 +24,22 @@ _ROOT = Path(__file__).parents[1]
 _STOP = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerProcess:
+    """A broker that runs.
+
+    Attributes:
+        url: Where it is.
+        pid: Its process.
+    """
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def broker_process(*arguments: str) -> Iterator[str]:
-    """Run a broker for as long as the context, and give its URL.
+def broker_process(*arguments: str) -> Iterator[BrokerProcess]:
+    """Run a broker for as long as the context.
 
     Raises:
         AssertionError: At the end, when it logged an error: it closes a connection over a fault of
@@ -45,7 +59,7 @@ def broker_process(*arguments: str) -> Iterator[str]:
             try:
                 url = process.stdout.readline().strip()
                 if url:
-                    yield url
+                    yield BrokerProcess(url, process.pid)
             finally:
                 _end(process)
         log.seek(0)

@@ -129,8 +129,8 @@ def _until_the_end() -> Iterator[ExitStack]:
 @pytest.fixture(scope="session")
 def embedded(_until_the_end: ExitStack) -> Server:
     """The embedded broker, which needs nothing but Python; one process for all tests."""
-    url = _until_the_end.enter_context(broker_process())
-    return Server("embedded", url, "program", EMBEDDED_FOLLOWS)
+    broker = _until_the_end.enter_context(broker_process())
+    return Server("embedded", broker.url, "program", EMBEDDED_FOLLOWS)
 
 
 @pytest.fixture(scope="session")

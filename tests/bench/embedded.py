@@ -40,10 +40,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         rabbitmq = stack.enter_context(servers.find_or_start("rabbitmq"))
         urls = {f"RabbitMQ {rabbitmq.version}": rabbitmq.url}
-        urls[EMBEDDED] = stack.enter_context(broker_process())
+        urls[EMBEDDED] = stack.enter_context(broker_process()).url
         if said.data:
             folder = str(said.data)
-            urls[f"{EMBEDDED} --data"] = stack.enter_context(broker_process("--data", folder))
+            urls[f"{EMBEDDED} --data"] = stack.enter_context(broker_process("--data", folder)).url
         places = {name: stack.enter_context(Place.at(url)) for name, url in urls.items()}
         for place in places.values():
             place.declare()

@@ -152,6 +152,10 @@ class Wire:
             pass
         self._socket.close()
 
+    def abandon(self) -> None:
+        """Close the socket at once, as when the process dies."""
+        self._socket.close()
+
     # -- sending ------------------------------------------------------------------
 
     def write(self, octets: bytes) -> None:
