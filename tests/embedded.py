@@ -12,12 +12,16 @@ import logging
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from amqtask.broker import Broker
+from tests.contract.broker.wire import Wire
 
 _ROOT = Path(__file__).parents[1]
 #: Seconds it has to end by itself.
@@ -76,6 +80,46 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         raise
+
+
+async def lives(count: int) -> tuple[int, int, int]:
+    """Start and stop brokers in this process, each with a client.
+
+    Returns:
+        How many descriptors, threads and tasks there are more than before.
+    """
+    process = psutil.Process()
+    await _life()
+    await asyncio.to_thread(_life_in_a_thread)
+    before = process.num_fds(), _threads(), len(asyncio.all_tasks())
+    for number in range(count):
+        if number % 2:
+            await asyncio.to_thread(_life_in_a_thread)
+        else:
+            await _life()
+    after = process.num_fds(), _threads(), len(asyncio.all_tasks())
+    sockets, threads, tasks = (now - then for now, then in zip(after, before, strict=True))
+    return sockets, threads, tasks
+
+
+def _threads() -> int:
+    # those of asyncio.to_thread are as many as were busy at once
+    return sum(not each.name.startswith("asyncio_") for each in threading.enumerate())
+
+
+async def _life() -> None:
+    async with Broker() as broker:
+        await asyncio.to_thread(_use, broker.url)
+
+
+def _life_in_a_thread() -> None:
+    with Broker() as broker:
+        _use(broker.url)
+
+
+def _use(url: str) -> None:
+    with Wire(url).login().open_channel():
+        pass
 
 
 async def _serve(data: Path | None) -> None:

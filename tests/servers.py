@@ -224,6 +224,8 @@ def names(request: pytest.FixtureRequest) -> Iterator[Names]:
         url: str = request.getfixturevalue("broker")
     elif "any_broker" in request.fixturenames:
         url = request.getfixturevalue("any_broker").url
+    elif "embedded" in request.fixturenames:
+        url = request.getfixturevalue("embedded").url
     elif "rabbitmq4" in request.fixturenames and "rabbitmq" not in request.fixturenames:
         url = request.getfixturevalue("rabbitmq4").url
     else:

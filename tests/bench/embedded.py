@@ -21,6 +21,7 @@ import psutil
 from rich.console import Console
 
 from amqtask.testing import servers
+from tests.bench.bare import WARM_UP
 from tests.bench.measure import Case, Reading, measure
 from tests.bench.place import ROOT, TIMEOUT, Place
 from tests.bench.report import show
@@ -73,6 +74,18 @@ def main() -> None:
 def _run(name: str, place: Place, clients: str, count: int) -> Mapping[str, Reading]:
     cpu = _processor_time(place.url)
     before = cpu()
+    count, seconds = relay(place, clients, count)
+    used = cpu() - before
+    place.check_empty()
+    return {name: Reading(count, seconds, used or None)}
+
+
+def relay(place: Place, clients: str, count: int) -> tuple[int, float]:
+    """Send messages through a broker; returns how many, and the seconds it took.
+
+    Args:
+        clients: ``"frames"`` or ``"bare"``, the module whose clients do it.
+    """
     consumer = {"url": place.url, "queue": place.queue, "count": count}
     producer = {**consumer, "exchange": place.exchange}
     if clients == "frames":
@@ -80,18 +93,14 @@ def _run(name: str, place: Place, clients: str, count: int) -> Mapping[str, Read
             _line(taking)  # it consumes
             with _side("frames", "produce", **producer, window=WINDOW) as sending:
                 began = json.loads(_line(sending))["began"]
-            seconds = json.loads(_line(taking))["ended"] - began
-    else:
-        count += 500  # what the other side sends to warm up
-        consumer["count"] = count
-        with (
-            _side("bare", "drain", **consumer, prefetch=WINDOW, coalesced=False) as taking,
-            _side("bare", "pipelined", **producer),
-        ):
-            seconds = json.loads(_line(taking))["seconds"]
-    used = cpu() - before
-    place.check_empty()
-    return {name: Reading(count, seconds, used or None)}
+            return count, json.loads(_line(taking))["ended"] - began
+    # what pika's side sends to warm up is taken too
+    consumer["count"] = count + WARM_UP
+    with (
+        _side("bare", "drain", **consumer, prefetch=WINDOW, coalesced=False) as taking,
+        _side("bare", "pipelined", **producer),
+    ):
+        return count + WARM_UP, json.loads(_line(taking))["seconds"]
 
 
 @contextlib.contextmanager
