@@ -17,7 +17,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from amqtask.app import App
@@ -29,6 +29,7 @@ from amqtask.worker.notify import Notifier
 from amqtask.worker.prepare import Backlog, declare_topology
 from amqtask.worker.rounds import ROUND, Rounds
 from amqtask.worker.scaling import Scaler
+from amqtask.worker.spawn import ChildProcess
 from amqtask.worker.spec import WorkerSpec
 from amqtask.worker.status import Status
 
@@ -64,6 +65,7 @@ class Supervisor:
         scaler: Decides how many later on; None keeps that number.
         deaf_timeout: Seconds without consuming after which it ends; 0 never does.
         notifier: Who is told how it is, besides the log.
+        spawn: Starts a child of a spec in a place.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Supervisor:
         scaler: Scaler | None = None,
         deaf_timeout: float = 0.0,
         notifier: Notifier | None = None,
+        spawn: Callable[[WorkerSpec, int], ChildProcess] = ChildProcess,
     ) -> None:
         self._app = app
         self._spec = spec
@@ -89,7 +92,9 @@ class Supervisor:
         self._announced = False
         self._restarting: asyncio.Task[None] | None = None
         self._terminal = os.isatty(0)
-        self._crew = Crew(spec, on_change=self._announce, on_hopeless=self._on_hopeless)
+        self._crew = Crew(
+            spec, on_change=self._announce, on_hopeless=self._on_hopeless, spawn=spawn
+        )
         self._rounds = Rounds(self._crew, spec, deaf_timeout=deaf_timeout, on_deaf=self._on_deaf)
         self._descent: Descent | None = None
 
