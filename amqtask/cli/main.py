@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from amqtask.app import App
-from amqtask.cli.broker import run_broker
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
@@ -222,4 +221,6 @@ def broker(**given: Any) -> None:
     Any AMQP client can connect, as user guest with password guest. SIGTERM or
     Ctrl-C closes all connections and exits 0. In production run RabbitMQ.
     """
+    from amqtask.cli.broker import run_broker  # a worker need not hold a broker in memory
+
     sys.exit(run_broker(**given))

@@ -161,8 +161,11 @@ class Child:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            self._say_beat(lag=loop.time() - due)
-            self._loop.call_soon_threadsafe(self._answer)
+            try:
+                self._say_beat(lag=loop.time() - due)
+            except Exception:  # a child whose beats stop counts as hung
+                log.exception("child.beat_failed: the next one follows")
+            self._on_loop(self._answer)
             due = max(due + BEAT, loop.time())
             await asyncio.sleep(due - loop.time())
 

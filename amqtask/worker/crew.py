@@ -1,7 +1,7 @@
 """The children of a worker: as many places as there are processes, and what harmed whom.
 
 A child that dies tells, by its run board, what it ran. The others, and all
-that follow, are warned of it; see `amqtask.worker.suspects`.
+that follow, are warned of it; see `amqtask.worker.offenders`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from amqtask.worker.lines import GAVE_UP
 from amqtask.worker.places import Place
 from amqtask.worker.spawn import ChildProcess, death
 from amqtask.worker.spec import WorkerSpec
-from amqtask.worker.suspects import Suspects
+from amqtask.worker.offenders import Offenders
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Crew:
         self._on_hopeless = on_hopeless
         self._spawn_child = spawn
         self._leaving: list[Place] = []
-        self._suspects = Suspects()
+        self._offenders = Offenders()
         self._turn = asyncio.Lock()
         self._opened = 0
         self._fruitless = 0
@@ -138,14 +138,14 @@ class Crew:
 
     def condemn(self, task_id: str, why: str) -> None:
         """Have a delivery settled as timed out when it comes again, wherever it comes."""
-        for word in self._suspects.condemn(task_id, why, time.monotonic()):
+        for word in self._offenders.condemn(task_id, why, time.monotonic()):
             self.tell(**word)
 
     # -- a child's life -----------------------------------------------------------
 
     def _spawn(self, index: int) -> ChildProcess:
         child = self._spawn_child(self._spec, index)
-        for word in self._suspects.words(time.monotonic()):
+        for word in self._offenders.words(time.monotonic()):
             child.say(**word)
         return child
 
@@ -171,7 +171,7 @@ class Crew:
     def _warn_of(self, child: ChildProcess, code: int) -> None:
         why = f"it ran in a process that ended by {death(code)}"
         ids = [entry.id for entry in child.ran()]
-        for word in self._suspects.suspect(ids, why, time.monotonic()):
+        for word in self._offenders.suspect(ids, why, time.monotonic()):
             self.tell(**word)
 
     def _count_fruitless(self, child: ChildProcess, code: int) -> None:

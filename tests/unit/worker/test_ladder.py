@@ -87,7 +87,9 @@ async def test_a_descent_goes_by_itself():
     """Deadlines pass without anybody calling; each rung is logged, then taken by all."""
     walkers, logged = [Walker(), Walker()], []
     descent = Descent(
-        Ladder(warm=0.01, cleanup=0.01, quick=0.01), lambda: walkers, lambda rung: logged.append(rung)
+        Ladder(warm=0.01, cleanup=0.01, quick=0.01),
+        lambda: walkers,
+        lambda rung: logged.append(rung),
     )
     descent.press()
     assert logged == [Rung.WARM]

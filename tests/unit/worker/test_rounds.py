@@ -51,13 +51,9 @@ class Watchman:
     def __init__(self, *, deaf_timeout: float = 300.0, **said) -> None:
         self.nursery = Nursery()
         spec = replace(SPEC, **said)
-        self.crew = Crew(
-            spec, on_change=lambda: None, on_hopeless=lambda: None, spawn=self.nursery
-        )
+        self.crew = Crew(spec, on_change=lambda: None, on_hopeless=lambda: None, spawn=self.nursery)
         self.deaf: list[list[str]] = []
-        self.rounds = Rounds(
-            self.crew, spec, deaf_timeout=deaf_timeout, on_deaf=self.deaf.append
-        )
+        self.rounds = Rounds(self.crew, spec, deaf_timeout=deaf_timeout, on_deaf=self.deaf.append)
         self.now = self.rounds._last
 
     async def filled(self, processes: int) -> list[FakeChild]:

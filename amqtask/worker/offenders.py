@@ -16,7 +16,7 @@ MOST = 1000
 KEEP = 3600.0
 
 
-class Suspects:
+class Offenders:
     """Bounded in number and age."""
 
     def __init__(self, *, most: int = MOST, keep: float = KEEP) -> None:

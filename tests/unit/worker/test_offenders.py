@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from amqtask.worker.suspects import Suspects
+from amqtask.worker.offenders import Offenders
 
 
 def test_those_that_follow_are_told():
     """A new child hears of every suspect and of who is condemned."""
-    known = Suspects()
+    known = Offenders()
     assert known.suspect(["a", "b"], "died", 0.0) == [
         {"do": "suspect", "ids": ["a", "b"], "why": "died"}
     ]
@@ -20,14 +20,14 @@ def test_those_that_follow_are_told():
 
 def test_nobody_is_told_nothing():
     """A child that ran nothing leaves no word behind."""
-    known = Suspects()
+    known = Offenders()
     assert known.suspect([], "died", 0.0) == []
     assert known.words(0.0) == []
 
 
 def test_the_condemned_stay_condemned():
     """That its process was killed for it does not make it a mere suspect."""
-    known = Suspects()
+    known = Offenders()
     known.condemn("a", "late", 0.0)
     assert known.suspect(["a"], "died", 1.0) == []
     assert known.words(1.0) == [{"do": "condemn", "id": "a", "why": "late"}]
@@ -35,7 +35,7 @@ def test_the_condemned_stay_condemned():
 
 def test_it_is_bounded_in_number_and_age():
     """The oldest are forgotten first."""
-    known = Suspects(most=2, keep=10.0)
+    known = Offenders(most=2, keep=10.0)
     known.suspect(["a", "b"], "died", 0.0)
     known.suspect(["a"], "again", 5.0)
     known.suspect(["c"], "again", 6.0)
