@@ -128,13 +128,17 @@ class Child:
             case "now":
                 self.take(Rung.NOW)
             case "stacks":
-                log.warning("child.stacks pid=%d\n%s", os.getpid(), self._node.stacks())
+                # a runner may take a while to tell its own, and nothing waits for this
+                threading.Thread(target=self._show_stacks, daemon=True).start()
             case "suspect":
                 self._node.suspect(said["ids"], said["why"])
             case "condemn":
                 self._node.condemn(said["id"], said["why"])
             case other:
                 log.warning("child.unknown_word do=%r: left alone", other)
+
+    def _show_stacks(self) -> None:
+        log.warning("child.stacks pid=%d\n%s", os.getpid(), self._node.stacks())
 
     def take(self, rung: Rung) -> None:
         """Go down to this rung of the ladder; one taken before is no trouble."""
