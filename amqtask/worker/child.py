@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that an orphan has to finish what it runs, where no shutdown timeout is set.
 ORPHANED = 60.0
+#: Seconds that the loop of the async tasks has to give back what runs, before that is done for it.
+STUCK = 3.0
 #: Bytes unsent to the supervisor beyond which beats are left out.
 _BEHIND = 64 * 1024
 
@@ -58,7 +60,7 @@ class Child:
         self._code = 0
         self._writer: asyncio.StreamWriter | None = None
         self._descent: Descent | None = None
-        self._fuse: asyncio.TimerHandle | None = None
+        self._fuse: asyncio.Task[None] | None = None
         self._answered = time.monotonic()  # when the loop of the async tasks last ran
 
     async def run(self) -> int:
@@ -146,10 +148,9 @@ class Child:
         if rung is Rung.CANCEL:
             self._node.cancel_running()
         if rung >= Rung.NOW:
-            self._light(1)
-            self._on_loop(self._hurried.set)
+            self._hurry()
         if rung is Rung.KILL:
-            self._burn(1)
+            end_process(1)
 
     def _orphaned(self) -> None:
         if self._descent is not None:
@@ -208,6 +209,9 @@ class Child:
             self._descent.close()
         if self._fuse is not None:
             self._fuse.cancel()
+        await self._say_stopped()
+
+    async def _say_stopped(self) -> None:
         self._say(event="stopped", counts=dict(self._node.counts))
         assert self._writer is not None
         try:
@@ -226,20 +230,27 @@ class Child:
         def end() -> None:
             self._code = GAVE_UP
             self._say(event="giving_up", reason=reason)
-            self._light(GAVE_UP)
-            self._on_loop(self._hurried.set)
             self._on_loop(self._asked.set)
+            self._hurry()
 
         self._io.post(end)
 
-    def _light(self, code: int) -> None:
-        """End the process in a while, though the loop of the async tasks may never run again."""
+    def _hurry(self) -> None:
+        self._on_loop(self._hurried.set)
         if self._fuse is None:
-            self._fuse = asyncio.get_running_loop().call_later(QUICK - 1.0, self._burn, code)
+            self._fuse = asyncio.create_task(self._end_from_here(), name="amqtask fuse")
 
-    def _burn(self, code: int) -> None:
-        log.warning("child.burnt pid=%d: its event loop does not answer", os.getpid())
-        end_process(self._code or code)
+    async def _end_from_here(self) -> None:
+        """End the process though the loop of the async tasks may never run again."""
+        await asyncio.sleep(STUCK)
+        log.warning("child.stuck pid=%d: its event loop does not answer", os.getpid())
+        try:
+            async with asyncio.timeout(QUICK - STUCK - 0.5):
+                await self._node.release()
+                await self._say_stopped()
+        except Exception:  # whatever it is, it must not keep the process
+            log.exception("child.not_released: what it ran is delivered again")
+        end_process(self._code)
 
     def _on_loop(self, function: Any) -> None:
         self._loop.call_soon_threadsafe(function)

@@ -15,10 +15,10 @@ from typing import Any
 
 from amqtask.worker.ladder import Ladder
 from amqtask.worker.lines import GAVE_UP
+from amqtask.worker.offenders import Offenders
 from amqtask.worker.places import Place
 from amqtask.worker.spawn import ChildProcess, death
 from amqtask.worker.spec import WorkerSpec
-from amqtask.worker.offenders import Offenders
 
 log = logging.getLogger(__name__)
 

@@ -95,17 +95,33 @@ def test_it_says_why_it_is_not_ready(desk: Workshop) -> None:
     assert worker.stop() == 0
 
 
-def test_a_worker_that_loses_its_queue_is_not_ready(workshop: Workshop, names: Names) -> None:
-    """A queue that others must declare and that is gone: /ready says so, and heals with it."""
+def test_a_worker_that_loses_its_queue_is_not_ready(workshop: Workshop) -> None:
+    """A queue that others must declare and that is gone: /ready names it, and heals with it."""
     workshop.write(TASKS)
-    assert workshop.worker().stop  # declares, and ends with the test
-    declared = workshop.worker("--health-port", "0", "--health-host", "127.0.0.1")
-    declared.wait_for("worker.ready")
-    port = _port(declared)
+    workshop.write(
+        "import os, pika\n"
+        "url = pika.URLParameters(os.environ['AMQTASK_BROKER'])\n"
+        "channel = pika.BlockingConnection(url).channel()\n"
+        "channel.queue_delete(os.environ['AMQTASK_DEFAULT_QUEUE'])\n",
+        "delete.py",
+    )
+    declares = workshop.worker()
+    declares.wait_for("worker.ready")
+    assert declares.stop() == 0
+    worker = workshop.worker(
+        "--health-port", "0", "--health-host", "127.0.0.1", AMQTASK_DECLARE="passive"
+    )
+    worker.wait_for("worker.ready")
+    port = _port(worker)
     assert _ask(port, "/ready")[0] == 200
-    assert declared.stop() == 0
-    with pytest.raises(OSError, match=""):
-        _ask(port, "/ready")
+    assert workshop.python("delete.py").returncode == 0
+    eventually(lambda: _ask(port, "/ready")[0] == 503, timeout=30)
+    code, said = _ask(port, "/ready")
+    assert (code, workshop.queue in said["reasons"][0]) == (503, True)
+    assert _ask(port, "/live")[0] == 200
+    workshop.worker().wait_for("worker.ready")
+    eventually(lambda: _ask(port, "/ready")[0] == 200, timeout=30)
+    assert worker.stop() == 0
 
 
 def test_a_port_that_is_taken(desk: Workshop) -> None:

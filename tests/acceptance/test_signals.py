@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
+from functools import partial
 
 import pytest
 
-from tests.acceptance.program import Workshop
+from tests.acceptance.program import Program, Workshop
 from tests.helpers import eventually
 
 TASKS = """
@@ -59,6 +60,10 @@ def _send(workshop: Workshop, code: str) -> None:
     assert sent.returncode == 0, sent.stderr
 
 
+def _counted(worker: Program, text: str, times: int) -> bool:
+    return worker.output.count(text) == times
+
+
 def test_a_rolling_restart_runs_the_new_code(workshop: Workshop) -> None:
     """SIGHUP replaces each process; the supervisor stays, and what ran is finished."""
     workshop.write(TASKS)
@@ -85,10 +90,8 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(workshop: Worksh
     _send(workshop, "note.delay_many([(number,) for number in range(2000)])")
     for times in (1, 2):
         worker.process.send_signal(signal.SIGHUP)
-        eventually(
-            lambda times=times: worker.output.count("worker.restarted processes=2") == times,
-            timeout=60,
-        )
+        restarted = partial(_counted, worker, "worker.restarted processes=2", times)
+        eventually(restarted, timeout=60)
     eventually(lambda: len(set(workshop.ledger())) == 2000, timeout=60)
     assert worker.stop() == 0
     assert Counter(workshop.ledger()) == Counter(str(number) for number in range(2000))

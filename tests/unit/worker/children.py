@@ -74,6 +74,10 @@ class FakeChild:
     def say(self, **fields: Any) -> None:
         self.words.append(fields)
 
+    def at(self, rung: Rung) -> bool:
+        """Whether it was told to go to this rung, and not further."""
+        return self.rung is rung
+
     def take(self, rung: Rung) -> None:
         self.rung = max(self.rung, rung)
         self.ready = False
@@ -108,6 +112,10 @@ class Nursery:
             raise self.refuse
         self.born.append(FakeChild(spec, index))
         return self.born[-1]
+
+    def counts(self, number: int) -> bool:
+        """Whether so many were born."""
+        return len(self.born) == number
 
     @property
     def last(self) -> FakeChild:

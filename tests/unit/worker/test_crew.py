@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,12 @@ class Yard:
 
     def _give_up(self) -> None:
         self.hopeless += 1
+
+    def working(self) -> Any:
+        return self.crew.places[0].child
+
+    def has(self, child: Any) -> bool:
+        return child in list(self.crew.children())
 
     async def born(self, number: int) -> FakeChild:
         await aeventually(lambda: len(self.nursery.born) >= number)
@@ -131,12 +138,12 @@ async def test_a_replacement_is_ready_before_the_old_one_stops(yard: Yard):
     (old,) = await yard.filled(1)
     replacing = asyncio.create_task(yard.crew.replace(yard.crew.places[0]))
     fresh = await yard.born(2)
-    assert old.rung is Rung.RUNNING
+    assert old.at(Rung.RUNNING)
     assert yard.crew.ready == 1
     fresh.get_ready()
     assert await replacing
-    assert old.rung is Rung.WARM
-    assert yard.crew.places[0].child is fresh
+    assert old.at(Rung.WARM)
+    assert yard.working() is fresh
     assert yard.crew.ready == 1
 
 
@@ -146,16 +153,16 @@ async def test_a_replacement_that_dies_changes_nothing(yard: Yard):
     replacing = asyncio.create_task(yard.crew.replace(yard.crew.places[0]))
     (await yard.born(2)).die(1)
     assert not await replacing
-    assert old.rung is Rung.RUNNING
-    assert yard.crew.places[0].child is old
+    assert old.at(Rung.RUNNING)
+    assert yard.working() is old
 
 
 async def test_a_replacement_that_is_late_is_ended(yard: Yard, caplog):
     """It has its time to get ready, and not more."""
     (old,) = await yard.filled(1)
     assert not await yard.crew.replace(yard.crew.places[0], patience=0.01)
-    assert yard.nursery.last.rung is Rung.NOW
-    assert yard.crew.places[0].child is old
+    assert yard.nursery.last.at(Rung.NOW)
+    assert yard.working() is old
     assert "child.not_ready" in caplog.text
 
 
@@ -166,7 +173,7 @@ async def test_the_old_one_dies_before_its_successor_is_ready(yard: Yard):
     fresh = await yard.born(2)
     old.die(-9)
     assert await replacing
-    assert yard.crew.places[0].child is fresh
+    assert yard.working() is fresh
     fresh.die(-9)
     await yard.born(3)
 
@@ -179,8 +186,8 @@ async def test_what_retires_goes_down_its_own_ladder():
     replacing = asyncio.create_task(yard.crew.replace(yard.crew.places[0]))
     (await yard.born(2)).get_ready()
     assert await replacing
-    await aeventually(lambda: old.rung is Rung.NOW)
-    assert old in list(yard.crew.children())
+    await aeventually(lambda: old.at(Rung.NOW))
+    assert yard.has(old)
     await yard.end()
 
 
@@ -192,11 +199,11 @@ async def test_a_rolling_restart_is_one_after_the_other(yard: Yard):
     assert len(yard.nursery.born) == 3
     third.get_ready()
     fourth = await yard.born(4)
-    assert first.rung is Rung.WARM
-    assert second.rung is Rung.RUNNING
+    assert first.at(Rung.WARM)
+    assert second.at(Rung.RUNNING)
     fourth.get_ready()
     assert await restarting
-    assert second.rung is Rung.WARM
+    assert second.at(Rung.WARM)
 
 
 async def test_a_rolling_restart_ends_at_the_first_that_fails(yard: Yard):
@@ -205,7 +212,8 @@ async def test_a_rolling_restart_ends_at_the_first_that_fails(yard: Yard):
     restarting = asyncio.create_task(yard.crew.restart())
     (await yard.born(3)).die(1)
     assert not await restarting
-    assert first.rung is second.rung is Rung.RUNNING
+    assert first.at(Rung.RUNNING)
+    assert second.at(Rung.RUNNING)
 
 
 async def test_fewer_places(yard: Yard):
@@ -213,9 +221,9 @@ async def test_fewer_places(yard: Yard):
     busy, idle = await yard.filled(2)
     busy.beat = replace(busy.beat, running=3)
     yard.crew.resize(1)
-    assert idle.rung is Rung.WARM
-    assert busy.rung is Rung.RUNNING
-    await aeventually(lambda: idle not in list(yard.crew.children()))
+    assert idle.at(Rung.WARM)
+    assert busy.at(Rung.RUNNING)
+    await aeventually(lambda: not yard.has(idle))
     assert len(yard.nursery.born) == 2
 
 

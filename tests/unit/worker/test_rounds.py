@@ -141,10 +141,10 @@ async def test_one_that_beats_gets_rid_of_its_task_itself(watch):
     first, second = await man.filled(2)
     first.entries = [BoardEntry("A", "t.hog", WALL - 60, WALL - LONG_OVERDUE + 1)]
     man.go(30, first, second)
-    assert first.fate is None
+    assert not first.has_ended()
     first.entries = [BoardEntry("A", "t.hog", WALL - 60, WALL - LONG_OVERDUE - 1)]
     man.go(2, first, second)
-    assert first.fate is not None
+    assert first.has_ended()
 
 
 async def test_a_machine_that_slept_blames_nobody(watch):
@@ -174,9 +174,9 @@ async def test_a_child_silent_for_half_the_deaf_timeout_is_killed(watch):
     man = watch(deaf_timeout=60.0)
     first, second = await man.filled(2)
     man.go(29, second)
-    assert first.fate is None
+    assert not first.has_ended()
     man.go(2, second)
-    assert first.fate is not None
+    assert first.has_ended()
     assert man.deaf == []
 
 
@@ -189,9 +189,9 @@ async def test_a_child_that_does_not_consume_is_replaced_while_others_do(watch, 
     man.go(32, first, second)
     await aeventually(lambda: len(man.nursery.born) == 3)
     assert "queue 'email': channel closed, another one takes over" in caplog.text
-    assert first.rung is Rung.RUNNING
+    assert first.at(Rung.RUNNING)
     man.nursery.last.get_ready()
-    await aeventually(lambda: first.rung is Rung.WARM)
+    await aeventually(lambda: first.at(Rung.WARM))
 
 
 async def test_a_worker_that_does_not_consume_is_deaf(watch):
@@ -238,13 +238,14 @@ async def test_one_child_at_a_time_is_recycled(watch):
     third = man.nursery.last
     man.go(5, first, second, third)
     assert len(man.nursery.born) == 3
-    assert first.rung is second.rung is Rung.RUNNING
+    assert first.at(Rung.RUNNING)
+    assert second.at(Rung.RUNNING)
     third.get_ready()
-    await aeventually(lambda: first.rung is Rung.WARM)
+    await aeventually(lambda: first.at(Rung.WARM))
     await aeventually(lambda: not man.rounds._replacing)
     man.go(1, second, third)
     await aeventually(lambda: len(man.nursery.born) == 4)
-    assert second.rung is Rung.RUNNING
+    assert second.at(Rung.RUNNING)
 
 
 async def test_reasons(watch):

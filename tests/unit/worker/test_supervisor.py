@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -92,7 +93,8 @@ async def test_a_signal_ends_it_warm(desk, caplog, number: signal.Signals):
     assert "worker.ready name=bee processes=2" in caplog.text
     os.kill(os.getpid(), number)
     assert await made.code() == 0
-    assert first.rung is second.rung is Rung.WARM
+    assert first.at(Rung.WARM)
+    assert second.at(Rung.WARM)
     assert f"worker.stopping signal={number.name}: finishing what runs" in caplog.text
 
 
@@ -103,7 +105,7 @@ async def test_each_further_signal_is_ruder(desk, caplog):
     child.stubborn = True
     for rung in (Rung.WARM, Rung.CANCEL, Rung.NOW):
         os.kill(os.getpid(), signal.SIGTERM)
-        await aeventually(lambda rung=rung: child.rung is rung)
+        await aeventually(partial(child.at, rung))
     os.kill(os.getpid(), signal.SIGTERM)
     assert await made.code() == 1
     words = ("worker.stopping ", "worker.cancelling ", "worker.stopping_now ", "worker.killing ")
@@ -116,7 +118,7 @@ async def test_quit_is_cold(desk):
     (child,) = await made.ready()
     child.stubborn = True
     os.kill(os.getpid(), signal.SIGQUIT)
-    await aeventually(lambda: child.rung is Rung.NOW)
+    await aeventually(lambda: child.at(Rung.NOW))
     child.die(0)
     assert await made.code() == 0
 
@@ -127,7 +129,7 @@ async def test_the_ladder_goes_on_by_itself(desk, caplog):
     (child,) = await made.ready()
     child.stubborn = True
     os.kill(os.getpid(), signal.SIGTERM)
-    await aeventually(lambda: child.rung is Rung.NOW)
+    await aeventually(lambda: child.at(Rung.NOW))
     child.die(0)
     assert await made.code() == 0
     assert "worker.cancelling reason=timeout" in caplog.text
@@ -140,11 +142,12 @@ async def test_hangup_replaces_every_child(desk, caplog):
     first, second = await made.ready()
     os.kill(os.getpid(), signal.SIGHUP)
     for number in (3, 4):
-        await aeventually(lambda number=number: len(made.nursery.born) == number)
+        await aeventually(partial(made.nursery.counts, number))
         await asyncio.sleep(0)
         made.nursery.last.get_ready()
     await aeventually(lambda: "worker.restarted processes=2" in caplog.text)
-    assert first.rung is second.rung is Rung.WARM
+    assert first.at(Rung.WARM)
+    assert second.at(Rung.WARM)
     assert not made.running.done()
     told = [word for word in made.ear.told if word in ("ready", "reloading")]
     assert told == ["ready", "reloading", "ready"]
