@@ -7,6 +7,8 @@ from amqtask.errors import (
     AmqtaskError,
     AppNotFound,
     ArgumentsError,
+    BackendError,
+    BackendUnavailable,
     Blocked,
     BrokerUnreachable,
     CallError,
@@ -28,8 +30,10 @@ from amqtask.errors import (
     PublishTimeout,
     Reject,
     RemoteError,
+    ReplyLost,
     ResultError,
     ResultTimeout,
+    ResultTooLarge,
     RetriesExhausted,
     Retry,
     SoftTimeLimitExceeded,
@@ -43,11 +47,13 @@ from amqtask.errors import (
     UnknownTask,
     Unroutable,
     UnsupportedMessage,
+    WaitInTask,
     WorkerLost,
 )
 from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
-from amqtask.result import AsyncResult
+from amqtask.progress import Progress
+from amqtask.result import AsyncResult, GroupResult, ResultSet, allow_waiting, as_completed
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
@@ -62,6 +68,8 @@ __all__ = [
     "ArgumentsError",
     "AsyncResult",
     "AsyncTask",
+    "BackendError",
+    "BackendUnavailable",
     "Binding",
     "Blocked",
     "BrokerUnreachable",
@@ -75,6 +83,7 @@ __all__ = [
     "DelayTooLong",
     "EncodeError",
     "Exchange",
+    "GroupResult",
     "Ignore",
     "MalformedMessage",
     "MessageError",
@@ -83,13 +92,17 @@ __all__ = [
     "NoBackend",
     "Pipeline",
     "PipelineError",
+    "Progress",
     "PublishError",
     "PublishTimeout",
     "Queue",
     "Reject",
     "RemoteError",
+    "ReplyLost",
     "ResultError",
+    "ResultSet",
     "ResultTimeout",
+    "ResultTooLarge",
     "RetriesExhausted",
     "Retry",
     "RetryPolicy",
@@ -107,7 +120,10 @@ __all__ = [
     "UnknownTask",
     "Unroutable",
     "UnsupportedMessage",
+    "WaitInTask",
     "WorkerLost",
     "__version__",
+    "allow_waiting",
+    "as_completed",
     "current_task",
 ]

@@ -33,6 +33,11 @@ one for "it was not sent", one for "it cannot be sent like this".
     `-- ResultError                   what became of a call
         +-- NoBackend                 results are off
         +-- ResultTimeout             no result in time (also a TimeoutError)
+        +-- WaitInTask                a task would wait for another one
+        +-- ReplyLost                 the connection that the reply was to come over ended
+        +-- ResultTooLarge            over result_max_size
+        +-- BackendError              the result backend refused, or cannot do this
+        |   `-- BackendUnavailable    it does not answer now; trying again may help
         +-- RemoteError               it failed with an exception this process cannot rebuild
         +-- TaskRevoked               it expired or was cancelled
         +-- RetriesExhausted          its last retry failed
@@ -299,6 +304,26 @@ class NoBackend(ResultError):
 
 class ResultTimeout(ResultError, TimeoutError):
     """No result came in time; the task may still run."""
+
+
+class WaitInTask(ResultError):
+    """A running task would wait for another one; with every slot waiting, nothing would run."""
+
+
+class ReplyLost(ResultError):
+    """The connection that the reply was to come over ended; the task may still run."""
+
+
+class ResultTooLarge(ResultError):
+    """The encoded result is over ``result_max_size``."""
+
+
+class BackendError(ResultError):
+    """The result backend refused, or cannot do what it was asked for."""
+
+
+class BackendUnavailable(BackendError):
+    """The result backend does not answer now; trying again may help."""
 
 
 class RemoteError(ResultError):

@@ -301,13 +301,33 @@ class Settings:
 
     #: Seconds to wait for the broker's confirm.
     publish_timeout: float = _setting(10.0, _seconds())
+    #: Seconds that `task.call` waits for the value.
+    call_timeout: float = _setting(60.0, _seconds())
     #: Seconds to wait for a connection.
     connect_timeout: float = _setting(10.0, _seconds())
     #: Seconds between heartbeats; 0 switches them off.
     heartbeat: int = _setting(30, _whole(0, 65535))
 
-    #: Seconds that results are kept.
-    result_expires: float = _setting(86400.0, _seconds())
+    #: Seconds that results are kept; None keeps them for ever.
+    result_expires: float | None = _setting(86400.0, _optional(_seconds()))
+    #: Seconds that failures are kept; None keeps them as long as other results.
+    result_failure_expires: float | None = _setting(None, _optional(_seconds()))
+    #: Compression of stored results over ``compress_over``; None stores them as they are.
+    result_compression: str | None = _setting(None, _optional(_text("the name of a compression")))
+    #: Bytes of the largest result that is stored or sent.
+    result_max_size: int = _setting(16 * 1024 * 1024, _whole(1))
+    #: True stores the call with its result: name, arguments, worker, retries, queue.
+    result_extended: bool = _setting(False, _flag())
+    #: True stores arguments whose names look like secrets as they are, not as ``***``.
+    result_secrets: bool = _setting(False, _flag())
+    #: Start of every key in stores that have keys.
+    result_prefix: str | None = _setting(None, _optional(_text()))
+    #: Seconds that a result is offered to a backend that does not take it.
+    result_retry_for: float = _setting(600.0, _seconds())
+    #: After that the message goes to the dead-letter queue, or back to its queue to run again.
+    result_fallback: Literal["dead_letter", "redeliver"] = _setting(
+        "dead_letter", _choice("dead_letter", "redeliver")
+    )
     #: True keeps no results of tasks that do not say otherwise.
     ignore_result: bool = _setting(False, _flag())
 

@@ -50,6 +50,29 @@ class Sendable(Generic[P, R]):
         """Send a call and await the broker's confirm; as `delay`."""
         return await self._app._asend(self._task.checked(args, kwargs), self._options)
 
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Have a worker run it, wait, and return the value: a remote procedure call.
+
+        The reply comes straight back over this process's connection, so no result
+        backend is needed, and none is asked. It waits for ``call_timeout`` seconds.
+
+        Raises:
+            ResultTimeout: No reply in time; the task may still run.
+            ReplyLost: The connection ended before the reply came.
+            WaitInTask: This is called in a task, which would keep its slot meanwhile.
+            BaseException: What the task raised, as `AsyncResult.get`; and what `delay` raises.
+
+        Delivery: the call is as safe as that of `delay`, the reply is kept nowhere.
+        Threads: as `delay`.
+        """
+        value: R = self._app._call(self._task.checked(args, kwargs), self._options)
+        return value
+
+    async def acall(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Have a worker run it, and await the value; as `call`."""
+        value: R = await self._app._acall(self._task.checked(args, kwargs), self._options)
+        return value
+
     def delay_many(
         self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]
     ) -> list[AsyncResult[R]]:

@@ -28,6 +28,8 @@ from tests.embedded import broker_process
 _DELAY_LEVELS = 40
 #: The RabbitMQ version whose ways the embedded broker follows.
 EMBEDDED_FOLLOWS = "4.0"
+#: What one project of docker compose has for the tests.
+DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql")
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
 _GONE_OR_OWNED = {404, 405}
 
@@ -56,7 +58,7 @@ def docker_compose_command() -> str:
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
     # each server's own fixture waits for what it needs of it
-    names = {servers.compose_service(name)[0] for name in ("rabbitmq", "redis")}
+    names = {servers.compose_service(name)[0] for name in DOCKER}
     return [f"up --quiet-pull --wait {' '.join(sorted(names))}"]
 
 
@@ -116,6 +118,27 @@ def rabbitmq4(request: pytest.FixtureRequest) -> Iterator[Server]:
 def redis(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A Redis."""
     with _server("redis", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def memcached(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A memcached."""
+    with _server("memcached", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A PostgreSQL whose user may make databases."""
+    with _server("postgresql", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A MySQL or MariaDB whose user may make databases."""
+    with _server("mysql", request) as server:
         yield server
 
 

@@ -11,6 +11,7 @@ import click
 
 from amqtask.app import App
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
+from amqtask.cli.result import show_result
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.discovery import find_app
@@ -193,6 +194,22 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
 def topology(ctx: click.Context, /, where: str | None, queues: str | None) -> None:
     """Print the exchanges, queues and bindings the app wants on the broker."""
     show_topology(_find(ctx, where), queues)
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("task_id", metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait until it has ended.")
+@click.option("--timeout", type=float, help="Seconds to wait at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.pass_context
+def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any) -> None:
+    """Print what became of a call.
+
+    It needs a result backend that stores. Exit code 0: it ended well; 1: it failed or
+    was revoked; 3: it has not ended, or is unknown.
+    """
+    sys.exit(show_result(_find(ctx, where), task_id, **given))
 
 
 @cli.command(cls=_Command)

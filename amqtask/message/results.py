@@ -13,13 +13,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from amqtask import errors
 from amqtask.errors import ContentDisallowed, EncodeError, MalformedMessage, RemoteError
-from amqtask.message.compression import decompress
+from amqtask.message.compression import compress, decompress
 from amqtask.message.serializers import JSON, Serializer
 from amqtask.message.text import brief, show
 
@@ -27,6 +27,9 @@ from amqtask.message.text import brief, show
 READY_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 #: States whose ``result`` is an encoded exception.
 EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
+
+#: What an extended record tells of the call.
+EXTENDED = ("name", "args", "kwargs", "worker", "retries", "queue")
 
 #: Bytes a compressed result may unpack to unless the caller says otherwise.
 MAX_DECODED_SIZE = 64 * 1024 * 1024
@@ -83,6 +86,7 @@ class ResultMeta:
         traceback: Text, for an exception.
         children: Calls it started, in Celery's form ``[[id, parent], nodes]``.
         date_done: When it became ready, aware; None before.
+        extended: What an extended record adds, by the names in `EXTENDED`.
     """
 
     task_id: str
@@ -93,6 +97,7 @@ class ResultMeta:
     date_done: datetime | None = None
     group_id: str | None = None
     parent_id: str | None = None
+    extended: Mapping[str, Any] = field(default_factory=dict)
 
 
 def encode_meta(meta: ResultMeta, serializer: Serializer = JSON) -> bytes:
@@ -112,12 +117,37 @@ def encode_meta(meta: ResultMeta, serializer: Serializer = JSON) -> bytes:
         document["group_id"] = meta.group_id
     if meta.parent_id:
         document["parent_id"] = meta.parent_id
+    document.update(meta.extended)
     document["task_id"] = meta.task_id
     try:
         return serializer.dumps(document)
     except EncodeError:
         _blame_result(meta, serializer)
         raise
+
+
+def compressed(data: bytes, method: str) -> bytes:
+    """Return a document in the form that Celery 5.7 compresses it to.
+
+    Raises:
+        ConfigurationError: No such compression, or its package is not installed.
+    """
+    mime, packed = compress(method, data)
+    return b"".join((_COMPRESSED, mime.encode(), b"\0", packed))
+
+
+def decompressed(data: bytes, max_decoded_size: int) -> bytes:
+    """Return a document that may be `compressed`, in its plain form.
+
+    Raises:
+        ContentDisallowed: Its compression is not known here.
+        DecodedTooLarge: It unpacks to more than ``max_decoded_size`` bytes.
+        MalformedMessage: The bytes are broken.
+    """
+    if not data.startswith(_COMPRESSED):
+        return data
+    mime, _, packed = data[len(_COMPRESSED) :].partition(b"\0")
+    return decompress(mime.decode("ascii", "replace"), packed, max_decoded_size)
 
 
 def _blame_result(meta: ResultMeta, serializer: Serializer) -> None:
@@ -152,10 +182,7 @@ def decode_meta(
             f"content type {show(content_type)} of a result is not accepted",
             hint=f"accept_content allows {', '.join(accepted) or 'nothing'}",
         )
-    if data.startswith(_COMPRESSED):
-        mime, _, data = data[len(_COMPRESSED) :].partition(b"\0")
-        data = decompress(mime.decode("ascii", "replace"), data, max_decoded_size)
-    document = codec.loads(data)
+    document = codec.loads(decompressed(data, max_decoded_size))
     if not isinstance(document, dict):
         raise MalformedMessage(f"result is {show(document)}, not a result document")
     return ResultMeta(
@@ -167,6 +194,7 @@ def decode_meta(
         date_done=_moment(document.get("date_done")),
         group_id=_text(document, "group_id") or None,
         parent_id=_text(document, "parent_id") or None,
+        extended={name: document[name] for name in EXTENDED if name in document},
     )
 
 

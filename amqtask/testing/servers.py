@@ -27,6 +27,7 @@ from typing import Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from amqtask.errors import ConfigurationError, near
+from amqtask.testing import stores
 from amqtask.testing.probes import probe_rabbitmq, probe_redis
 
 #: How a server was had.
@@ -71,7 +72,7 @@ class Server:
     """A server that answered.
 
     Attributes:
-        name: ``"rabbitmq"``, ``"rabbitmq4"`` or ``"redis"``.
+        name: As for `find`.
         url: Where it is, with its credentials.
         how: From where it was had.
         version: What it calls itself, ``""`` where it does not say.
@@ -94,6 +95,8 @@ class _Kind:
     url: str
     probe: Callable[[io.BufferedRWPair, SplitResult], str]
     at_least: int = 0  # major version
+    command: Callable[[int, Path], Sequence[str]] | None = None  # starts it; None: as below
+    package: str = ""  # where its program is not called after the service
 
     @property
     def variable(self) -> str:
@@ -101,7 +104,7 @@ class _Kind:
 
     @property
     def program(self) -> str:
-        return f"{self.service}-server"
+        return self.package or f"{self.service}-server"
 
     def ask(self, url: str) -> str:
         """Return the version of the server at this URL, or raise OSError with what is wrong."""
@@ -127,6 +130,33 @@ _KINDS = {
         _Kind("rabbitmq", "rabbitmq", (5672,), _AMQP, probe_rabbitmq),
         _Kind("rabbitmq4", "rabbitmq", (5674, 5672), _AMQP, probe_rabbitmq, at_least=4),
         _Kind("redis", "redis", (6379,), "redis://{}:{}/0", probe_redis),
+        _Kind(
+            "memcached",
+            "memcached",
+            (11211,),
+            "memcached://{}:{}",
+            stores.probe_memcached,
+            command=stores.memcached_command,
+            package="memcached",
+        ),
+        _Kind(
+            "postgresql",
+            "postgres",
+            (5432,),
+            "postgresql://postgres@{}:{}/postgres",
+            stores.probe_postgresql,
+            command=stores.postgresql_command,
+            package="postgresql",
+        ),
+        _Kind(
+            "mysql",
+            "mariadb",
+            (3306,),
+            "mysql://root@{}:{}/test",
+            stores.probe_mysql,
+            command=stores.mysql_command,
+            package="mariadb-server",
+        ),
     )
 }
 
@@ -151,7 +181,8 @@ def find(name: str) -> Server | None:
     back would test the wrong thing.
 
     Args:
-        name: ``"rabbitmq"`` (any version), ``"rabbitmq4"`` (4 or later) or ``"redis"``.
+        name: ``"rabbitmq"`` (any version), ``"rabbitmq4"`` (4 or later), ``"redis"``,
+            ``"memcached"``, ``"postgresql"`` or ``"mysql"`` (MariaDB, too).
 
     Raises:
         ConfigurationError: The name is unknown, or the variable names a server that does not
@@ -246,7 +277,8 @@ def compose_ports() -> dict[str, str]:
 
     So that a private project does not meet whatever has the usual ports.
     """
-    names = ("RABBITMQ_PORT", "RABBITMQ_UI_PORT", "REDIS_PORT", "POSTGRES_PORT")
+    services = ("RABBITMQ", "RABBITMQ_UI", "REDIS", "POSTGRES", "MARIADB", "MEMCACHED")
+    names = [f"{service}_PORT" for service in services]
     return {
         f"AMQTASK_TEST_{name}": str(port)
         for name, port in zip(names, _free_ports(len(names)), strict=True)
@@ -325,6 +357,8 @@ def from_program(name: str) -> Iterator[Server]:
     """
     kind = _kind(name)
     run = _rabbitmq if kind.program == "rabbitmq-server" else _redis
+    if kind.command is not None:
+        run = _commanded
     with tempfile.TemporaryDirectory(prefix=f"amqtask-{name}-") as folder, ExitStack() as stack:
         port, guard = stack.enter_context(run(kind, Path(folder)))
         try:
@@ -342,6 +376,14 @@ def _redis(kind: _Kind, folder: Path) -> Iterator[_Started]:
     (port,) = _free_ports(1)
     command = [_program(kind.program), "--port", str(port), "--bind", _LOOPBACK, "--save", ""]
     with _guarded([*command, "--dir", str(folder)], folder, os.environ) as guard:
+        yield port, guard
+
+
+@contextmanager
+def _commanded(kind: _Kind, folder: Path) -> Iterator[_Started]:
+    assert kind.command is not None
+    (port,) = _free_ports(1)
+    with _guarded(kind.command(port, folder), folder, os.environ) as guard:
         yield port, guard
 
 

@@ -396,6 +396,11 @@ class Channel:
         ok = await self._ask(self._raw.basic_consume, queue, partial(_hand_over, sink))
         return str(ok.consumer_tag)
 
+    async def consume_unacked(self, queue: str, on_message: Callable[..., None]) -> str:
+        """``basic.consume`` with ``no-ack``; returns the consumer tag."""
+        ok = await self._ask(self._raw.basic_consume, queue, on_message, auto_ack=True)
+        return str(ok.consumer_tag)
+
     async def cancel(self, consumer_tag: str) -> None:
         """``basic.cancel``; deliveries under way still reach the callback."""
         raw = self._raw

@@ -210,7 +210,9 @@ class Executor:
         self.limits.begin(job)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("task.started task=%s id=%s attempt=%d", call.task, call.id, call.retries + 1)
-        return self._context(job)
+        context = self._context(job)
+        job.context = context
+        return context
 
     def _context(self, job: Job) -> Context:
         delivery, call = job.delivery, job.call

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
+from amqtask.context import Context
 from amqtask.message.headers import CRASHES_HEADER
 from amqtask.message.model import Call, Message
 from amqtask.policy.retry import RetryPolicy
@@ -59,6 +60,7 @@ class Job:
         outcome: How it ended; None while that is open.
         started: `time.monotonic` when the task's code began, 0 before.
         ended: The same for its end.
+        context: What its code sees of itself; None before that began.
         run: The way to what runs it, while that runs.
         verdict: Why it was asked to end, if it was.
         abandoned: True when a shutdown gave it back while it ran: its outcome
@@ -70,6 +72,7 @@ class Job:
         "abandoned",
         "after",
         "call",
+        "context",
         "delivery",
         "ended",
         "group",
@@ -96,6 +99,7 @@ class Job:
         self.hard = 0.0
         self.soft = 0.0
         self.outcome: Outcome | None = None
+        self.context: Context | None = None
         self.started = 0.0
         self.ended = 0.0
         self.run: Run | None = None

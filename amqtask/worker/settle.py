@@ -24,8 +24,15 @@ from functools import partial
 from typing import Any
 
 from amqtask.app import App
+from amqtask.backends import Backend
 from amqtask.clock import wall
-from amqtask.errors import EncodeError, MessageTooLarge, TaskRevoked
+from amqtask.errors import (
+    BackendError,
+    EncodeError,
+    MessageTooLarge,
+    ResultTooLarge,
+    TaskRevoked,
+)
 from amqtask.message import encode_exception, park, resend
 from amqtask.message.headers import OWN_PREFIX
 from amqtask.message.model import Message
@@ -44,6 +51,7 @@ from amqtask.worker.outcome import (
     Returned,
     Revoked,
 )
+from amqtask.worker.record import extended_record
 
 log = logging.getLogger("amqtask.task")
 
@@ -64,7 +72,6 @@ class Settler:
         self._app = app
         self._host = host
         self._io = app.transport.io
-        self._backend = app.backend
         self._keeper = Keeper(app, self._lost)
         self.counts: Counter[str] = Counter()
         self._open: set[Job] = set()
@@ -85,6 +92,8 @@ class Settler:
         """Make the outcome safe, then ack; see the module's table."""
         if job.abandoned:
             return  # given back while it ran
+        if job.context is not None and (reporter := job.context.trail.reporter) is not None:
+            reporter.close()
         outcome = job.outcome
         if isinstance(outcome, Done) and not self.wants_result(job):
             self._io.post(self._ack, job)
@@ -123,10 +132,16 @@ class Settler:
 
     def _save_value(self, job: Job, outcome: Done) -> None:
         def unsendable(error: Exception) -> None:
-            reason = (
-                "result_too_large" if isinstance(error, MessageTooLarge) else "result_unsendable"
-            )
-            self._park(job, Failed(error, reason))
+            if isinstance(error, MessageTooLarge | ResultTooLarge):
+                self._park(job, Failed(error, "result_too_large"))
+            elif not isinstance(error, BackendError):
+                self._park(job, Failed(error, "result_unsendable"))
+            elif self._app.settings.result_fallback == "redeliver":
+                log.error("task.result_not_stored id=%s error=%r: it runs again", job.id, error)
+                job.outcome = Returned()
+                self._reject(job)
+            else:
+                self._park(job, Failed(error, "result_not_stored"))
 
         try:
             self._save(
@@ -230,9 +245,16 @@ class Settler:
         state = "REVOKED" if outcome.revoked else "FAILURE"
         meta = self._meta(job, state, encode_exception(outcome.error), outcome.traceback)
 
+        def lost(error: Exception) -> None:
+            log.error("task.failure_not_stored id=%s error=%r: acked", job.id, str(error))
+            ack()
+
         def shorter(error: Exception) -> None:
+            if isinstance(error, BackendError) and isinstance(job.outcome, Failed):
+                lost(error)  # it was offered long enough, and shorter would not help
+                return
             log.warning("task.failure_shortened id=%s error=%r", job.id, str(error))
-            self._save(job, _shortened(meta), then=ack, unsendable=lambda _: ack())
+            self._save(job, _shortened(meta), then=ack, unsendable=lost)
 
         self._save(job, meta, then=ack, unsendable=shorter)
 
@@ -249,17 +271,16 @@ class Settler:
 
     def wants_result(self, job: Job) -> bool:
         """Tell whether what becomes of a job is sent or stored."""
-        call, task = job.call, job.task
-        if self._backend is None or call is None:
-            return False
-        ignore = call.ignore_result
-        if ignore is None and task is not None:
-            ignore = task.defaults.ignore_result
-        return not (self._app.settings.ignore_result if ignore is None else ignore)
+        return self._backend_of(job) is not None
+
+    def _backend_of(self, job: Job) -> Backend | None:
+        """Return what keeps the job's outcome; None when nobody wants it."""
+        return None if job.call is None else self._app.backend_for(job.call, job.task)
 
     def _save(self, job: Job, meta: ResultMeta, *, then: Step, unsendable: OnError) -> None:
-        assert self._backend is not None
-        self._keeper.save(job, self._backend, meta, then=then, unsendable=unsendable)
+        backend = self._backend_of(job)
+        assert backend is not None
+        self._keeper.save(job, backend, meta, then=then, unsendable=unsendable)
 
     def _meta(self, job: Job, state: str, value: Any, traceback: str | None = None) -> ResultMeta:
         call = job.call
@@ -270,8 +291,10 @@ class Settler:
             result=value,
             traceback=traceback,
             date_done=None if state == "RETRY" else datetime.fromtimestamp(wall(), UTC),
+            children=() if job.context is None else job.context.trail.children,
             group_id=call.group,
             parent_id=call.parent_id,
+            extended=extended_record(job, self._host, self._app.settings),
         )
 
     # -- settling, on the I/O loop ----------------------------------------------------
@@ -387,4 +410,5 @@ def _shortened(meta: ResultMeta) -> ResultMeta:
     """Return a failure of which no part is long."""
     text = str(meta.result.get("exc_message"))[:_SHORT]
     traceback = meta.traceback[-_SHORT:] if meta.traceback else None
-    return replace(meta, result={**meta.result, "exc_message": [text]}, traceback=traceback)
+    result = {**meta.result, "exc_message": [text]}
+    return replace(meta, result=result, traceback=traceback, children=(), extended={})

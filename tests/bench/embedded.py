@@ -61,7 +61,6 @@ def main() -> None:
                 "",
                 [partial(_run, name, place, clients, said.count) for name, place in places.items()],
                 next(iter(places)),
-                targets={EMBEDDED: TARGET},
             )
             show(console, measure(case, said.rounds, progress))
     console.print(
