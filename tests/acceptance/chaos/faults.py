@@ -109,7 +109,7 @@ def kill_child(site: Site, rng: random.Random) -> Harm:
     runners = child.children()
     child.kill()
     _gone(runners, STOPPED)
-    return Harm("child.kill", 0.0, children=frozenset({child.pid}), room=HELD, deadly=True)
+    return Harm("child.kill", 0.0, children=frozenset({child.pid}), room=HELD)
 
 
 @_fault("runner.kill", lambda site: any(worker.runners for worker in site.workers))
@@ -119,7 +119,7 @@ def kill_runner(site: Site, rng: random.Random) -> Harm:
     runner = rng.choice(worker.runners)
     child = runner.ppid()
     runner.kill()
-    return Harm("runner.kill", 0.0, children=frozenset({child}), room=1, deadly=True)
+    return Harm("runner.kill", 0.0, children=frozenset({child}), room=1)
 
 
 @_fault("supervisor.kill")
@@ -142,7 +142,7 @@ def kill_worker(site: Site, rng: random.Random) -> Harm:
     worker.kill()
     _gone(left, STOPPED)
     worker.start()
-    return Harm("worker.kill", 0.0, children=pids, room=HELD * len(pids), deadly=True)
+    return Harm("worker.kill", 0.0, children=pids, room=HELD * len(pids))
 
 
 @_fault("child.freeze")
@@ -269,10 +269,10 @@ def cut_clients(site: Site, rng: random.Random) -> Harm:
 # -- the broker ---------------------------------------------------------------------
 
 
-def _everyone(name: str, site: Site, *, levels: int = 0) -> Harm:
+def _everyone(name: str, site: Site, *, levels: int = 0, boot: bool = False) -> Harm:
     pids = _pids(*site.workers)
     room = HELD * len(site.workers) * PROCESSES
-    return Harm(name, 0.0, children=pids, room=room, client=True, levels=levels)
+    return Harm(name, 0.0, children=pids, room=room, client=True, levels=levels, boot=boot)
 
 
 def _nodes(site: Site) -> list[Node]:
@@ -346,7 +346,7 @@ def drain_node(site: Site, rng: random.Random) -> Harm:
 @_fault("broker.kill", _private)
 def kill_broker(site: Site, rng: random.Random) -> Harm:
     """SIGKILL for all nodes at once; they boot again side by side."""
-    harm = _everyone("broker.kill", site, levels=BETWEEN)
+    harm = _everyone("broker.kill", site, levels=BETWEEN, boot=True)
     nodes = _nodes(site)
     for node in nodes:
         node.kill()

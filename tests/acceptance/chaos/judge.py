@@ -39,7 +39,8 @@ class Harm:
         room: Calls that may have been in flight there.
         client: Whether clients lost confirms.
         levels: Calls that may have been between two queues of a broker that died.
-        deadly: Whether processes were killed, as opposed to connections.
+        boot: Whether all nodes booted at once. Then, for a moment, RabbitMQ hands on what is
+            delayed before it knows its bindings again, and it ends in the lost queue.
     """
 
     fault: str
@@ -49,7 +50,7 @@ class Harm:
     room: int = 0
     client: bool = False
     levels: int = 0
-    deadly: bool = False
+    boot: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +91,8 @@ class Evidence:
         left: Ids in any other queue at the end, with the queue's name.
         harms: In the order of their begin.
         lossy: Kinds of which a fault destroyed messages: their loss proves nothing.
+        strand: Name of the queue that keeps delayed messages that no queue took.
+        crash_limit: Crashes after which a call may be parked.
     """
 
     sent: Mapping[str, Sent]
@@ -98,6 +101,7 @@ class Evidence:
     left: Mapping[str, str] = field(default_factory=dict)
     harms: Sequence[Harm] = ()
     lossy: Collection[str] = ()
+    strand: str = ""
     crash_limit: int = 3
 
 
@@ -110,6 +114,8 @@ class Verdict:
         repeated: Calls of which some attempt ran more than once.
         by_fault: How many of them each fault explains.
         room: How many could have been in flight at all faults together.
+        parked_crashes: Calls that were parked for their crashes, rightly.
+        stranded: Calls kept in the lost queue of the delay levels, since a boot of all nodes.
     """
 
     violations: list[str] = field(default_factory=list)
@@ -117,6 +123,7 @@ class Verdict:
     by_fault: Counter[str] = field(default_factory=Counter)
     room: int = 0
     parked_crashes: int = 0
+    stranded: int = 0
 
 
 class Runs:
@@ -184,6 +191,11 @@ def _losses(evidence: Evidence, verdict: Verdict) -> None:
         if sent.id in parked and sent.kind != "failing":
             continue  # whether it should be there is asked below
         where = evidence.left.get(sent.id)
+        if where == evidence.strand and any(
+            harm.boot and sent.begun <= harm.end for harm in evidence.harms
+        ):
+            verdict.stranded += 1
+            continue
         text = f"{sent.kind} {sent.id}, confirmed at {sent.confirmed:.2f}: "
         text += f"still in queue {where!r}" if where else "in no queue, and did not end"
         ran = [_shown(run) for run in evidence.runs.get(sent.id, ())]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amqtask import AmqtaskError, App
+from amqtask import AmqtaskError, App, PipelineError
 
 #: Share of each kind among the calls.
 SHARES = {
@@ -133,6 +133,12 @@ class Load:
         """Confirmed calls, by kind."""
         return Counter(each.kind for each in self.promised)
 
+    @property
+    def errors(self) -> Counter[str]:
+        """What clients were told instead of a confirm."""
+        found = (each for each in self._all() if each.error)
+        return Counter(f"{each.kind}: {each.error.rpartition(': ')[2][:120]}" for each in found)
+
     def _all(self) -> list[Sent]:
         with self._lock:
             return list(self.sent.values())
@@ -168,15 +174,20 @@ class Load:
                 with self._app.pipeline():
                     for call in calls:
                         self._call(*call)
+        except PipelineError as error:
+            failed = {id: str(why) for id, why in error.failures}
         except AmqtaskError as error:
-            for sent, _, _ in calls:
-                sent.error = str(error)
-            with self._lock:
-                self._count(calls, -1)
-            return
+            failed = {sent.id: str(error) for sent, _, _ in calls}
+        else:
+            failed = {}
         now = time.monotonic()
         for sent, _, _ in calls:
-            sent.confirmed = now
+            if sent.id in failed:
+                sent.error = failed[sent.id]
+            else:
+                sent.confirmed = now
+        with self._lock:
+            self._count([call for call in calls if call[0].id in failed], -1)
 
     def _count(self, calls: list[tuple[Sent, list[Any], dict[str, Any]]], by: int) -> None:
         self._counted += by * sum(sent.kind != "expendable" for sent, _, _ in calls)

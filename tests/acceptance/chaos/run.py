@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -44,6 +45,8 @@ RECOVERY = 2 * HEARTBEAT + CONNECT_TIMEOUT + BACKOFF + 5.0
 START = 60.0
 #: Seconds without any event after which what is not settled will not be.
 QUIET = 30.0
+#: Seconds that RabbitMQ takes to try a dead letter again that had nowhere to go, and some more.
+BETWEEN_QUEUES = 300.0
 #: Seconds between two cuts of a soak.
 CUT_EVERY = 30.0
 #: Memory that a process may grow by in a run of faults: per cent, and bytes in any case.
@@ -273,7 +276,7 @@ class _Stage:
         where.await_broker()
         parked, left = where.empty()
         evidence = Evidence(
-            dict(self._load.sent), where.runs.by_id, parked, left, harms, lossy, crash_limit=3
+            dict(self._load.sent), where.runs.by_id, parked, left, harms, lossy, where.strand
         )
         verdict = judge(evidence)
         outcome.violations += [*verdict.violations, *where.trouble]
@@ -284,6 +287,12 @@ class _Stage:
         self._count = (0, time.monotonic())
         while promised - self.site.runs.settled and not self.quiet():
             time.sleep(0.2)
+        until = time.monotonic() + BETWEEN_QUEUES
+        while promised - self.site.runs.settled and (count := self.site.between()):
+            if time.monotonic() > until:
+                break
+            self._say(f"{count} messages are between two queues of the broker, which tries again")
+            time.sleep(10.0)
 
     def _stop(self) -> list[str]:
         found = []
@@ -306,8 +315,14 @@ def _facts(load: Load, where: Site, verdict: Verdict, parked: int) -> list[str]:
     explained = ", ".join(f"{name} {count}" for name, count in verdict.by_fault.most_common())
     return [
         f"{counts.total():,} calls confirmed ({kinds}), {len(load.sent) - counts.total():,} unsure",
+        *(f"unsure: {count} times {error}" for error, count in load.errors.most_common(5)),
         f"{where.runs.count:,} runs in the ledger, {parked:,} messages parked, of which "
         f"{verdict.parked_crashes} for their crashes",
+        *(
+            [f"{verdict.stranded} calls kept in {where.strand!r}, since all nodes booted at once"]
+            if verdict.stranded
+            else []
+        ),
         f"{verdict.repeated:,} calls ran some attempt twice, of {verdict.room:,} that may have been "
         f"in flight at faults{': ' + explained if explained else ''}",
     ]
@@ -333,6 +348,8 @@ def _running(
     kinds = {kind: share for kind, share in shares.items() if share and _possible(kind)}
     with site(at, name, workers=2, concurrency=concurrency, prefetch=prefetch) as where:
         outcome = Outcome(name, where.folder)
+        handler = logging.FileHandler(where.folder / "clients.log")
+        logging.getLogger("amqtask").addHandler(handler)
         where.start()
         app = where.app()
         load = Load(
@@ -360,6 +377,8 @@ def _running(
         finally:
             load.stop()
             app.close()
+            logging.getLogger("amqtask").removeHandler(handler)
+            handler.close()
 
 
 def _possible(kind: str) -> bool:

@@ -13,7 +13,6 @@ import os
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -50,6 +49,14 @@ LOOK = 0.2
 SAMPLE = 1.0
 
 _DELAY_LEVELS = 32
+#: What quorum queues hold of messages that are on their way to a dead-letter exchange.
+_DISCARDED = """
+    Of = fun(Q) ->
+        {ok, {_, O}, _} = ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:overview/1),
+        maps:get(num_discarded, O, 0) + maps:get(num_discard_checked_out, O, 0)
+    end,
+    lists:sum([Of(Q) || Q <- rabbit_amqqueue:list(), amqqueue:is_quorum(Q)]).
+"""
 
 
 class Link:
@@ -243,24 +250,28 @@ class Site:
         parked: list[Parked] = []
         left: dict[str, str] = {}
         levels = [f"{self.delay_prefix}.{level:02d}" for level in range(_DELAY_LEVELS)]
-        with self.channel() as channel:
-            for queue in (self.queue, self.expendable):
-                for message in _all(channel, f"{queue}.dead"):
-                    parked.append(Parked(message.message_id, _reason(message.headers or {})))
-                left |= {each.message_id: queue for each in _all(channel, queue)}
-            for queue in [*levels, f"{self.delay_prefix}.lost"]:
-                left |= {each.message_id: queue for each in _all(channel, queue)}
+        connection = _connect(self._urls)
+        for queue in (self.queue, self.expendable):
+            for message in _all(connection, f"{queue}.dead"):
+                parked.append(Parked(message.message_id, _reason(message.headers or {})))
+        for queue in (self.queue, self.expendable, *levels, self.strand):
+            left |= {each.message_id: queue for each in _all(connection, queue)}
+        connection.close()
         return parked, left
 
-    def waiting(self) -> Counter[str]:
-        """Return how many messages each queue has ready."""
-        with self.channel() as channel:
-            return Counter(
-                {
-                    queue: channel.queue_declare(queue, passive=True).method.message_count
-                    for queue in (self.queue, self.expendable)
-                }
-            )
+    @property
+    def strand(self) -> str:
+        """Name of the queue that keeps delayed messages that no queue took."""
+        return f"{self.delay_prefix}.lost"
+
+    def between(self) -> int:
+        """Return how many dead letters have left one queue and not reached the next.
+
+        They are in no queue's count of messages, and no client can get them.
+        """
+        if self.cluster is None:
+            return 0
+        return int(self.cluster.nodes[0].evaluate(_DISCARDED))
 
     def close(self) -> None:
         """End whatever still runs."""
@@ -292,12 +303,15 @@ def _parameters(url: str) -> pika.URLParameters:
     return parameters
 
 
-def _all(channel: Any, queue: str) -> Iterator[Any]:
-    while True:
-        method, properties, _ = channel.basic_get(queue, auto_ack=True)
-        if method is None:
-            return
-        yield properties
+def _all(connection: pika.BlockingConnection, queue: str) -> Iterator[Any]:
+    """Take all messages of a queue, of one that is gone none."""
+    channel = connection.channel()
+    with suppress(pika.exceptions.ChannelClosedByBroker):
+        while True:
+            method, properties, _ = channel.basic_get(queue, auto_ack=True)
+            if method is None:
+                break
+            yield properties
 
 
 def _reason(headers: dict[str, Any]) -> str:
