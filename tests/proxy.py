@@ -221,7 +221,6 @@ class _Pair:
         for writer in self._writers:
             _reset(writer)
 
-
     def forsake(self) -> None:
         self.forsaken = True
         for pump in self.pumps:

@@ -140,6 +140,7 @@ def _contenders() -> list[Contender]:
     dramatiq = _dramatiq()
     ours = [sys.executable, "-m", "amqtask", "-A", "idle_ours:app", "worker"]
     celery = [sys.executable, "-m", "celery", "-A", "idle_with_celery", "worker"]
+    celery += ["--loglevel", "info"]  # or it does not say when it is ready
     theirs = [dramatiq, "-m", "dramatiq", "idle_with_dramatiq"]
     versions = [
         f"amqtask {__version__}",
@@ -149,12 +150,12 @@ def _contenders() -> list[Contender]:
     shapes = {
         "4 processes, 1 task each": [
             [*ours, "--processes", "4", "--concurrency", "1"],
-            [*celery, "--pool", "prefork", "--concurrency", "4"],
+            [*celery, "--hostname", "idle4@%h", "--pool", "prefork", "--concurrency", "4"],
             [*theirs, "--processes", "4", "--threads", "1"],
         ],
         "1 process, 8 threads": [
             [*ours, "--processes", "1", "--concurrency", "8"],
-            [*celery, "--pool", "threads", "--concurrency", "8"],
+            [*celery, "--hostname", "idle8@%h", "--pool", "threads", "--concurrency", "8"],
             [*theirs, "--processes", "1", "--threads", "8"],
         ],
     }

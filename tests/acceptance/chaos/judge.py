@@ -226,23 +226,23 @@ def _dead_letters(evidence: Evidence, verdict: Verdict) -> None:
 
 def _repeats(evidence: Evidence, verdict: Verdict) -> None:
     matching = _Matching(evidence.harms)
-    for id, runs in evidence.runs.items():
+    for call, runs in evidence.runs.items():
         again = _first_repeat(runs)
         if again is None:
             continue
         verdict.repeated += 1
-        sent = evidence.sent.get(id)
+        sent = evidence.sent.get(call)
         could = [harm for harm in evidence.harms if _explains(harm, runs, again, sent)]
         if sent is not None and any(_client_explains(harm, sent) for harm in evidence.harms):
             verdict.by_fault["(client)"] += 1
-        elif not matching.add(id, could):
+        elif not matching.add(call, could):
             why = (
                 f"the faults that could have caused it ({_names(could)}) explain others"
                 if could
                 else "no fault explains it"
             )
             shown = ", ".join(map(_shown, runs))
-            verdict.violations.append(f"repeated: {runs[0].kind} {id}: {why}; runs: {shown}")
+            verdict.violations.append(f"repeated: {runs[0].kind} {call}: {why}; runs: {shown}")
     verdict.by_fault.update(matching.counts())
 
 

@@ -175,7 +175,7 @@ class Load:
                     for call in calls:
                         self._call(*call)
         except PipelineError as error:
-            failed = {id: str(why) for id, why in error.failures}
+            failed = {call: str(why) for call, why in error.failures}
         except AmqtaskError as error:
             failed = {sent.id: str(error) for sent, _, _ in calls}
         else:

@@ -1,7 +1,7 @@
 """The three runs: faults at random, rolling restarts, and an hour of reconnecting.
 
-    starting --every child has run something--> running --time is up--> draining
-        draining --all settled, or nothing moves any more--> stopping --> judged
+starting --every child has run something--> running --time is up--> draining
+    draining --all settled, or nothing moves any more--> stopping --> judged
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from tests.acceptance.chaos.site import (
     PREFETCH,
     STOPPED,
     Brokers,
-    Link,
     Site,
     site,
 )
-from tests.acceptance.chaos.tasks import computing
 from tests.proxy import Proxy
 
 #: Longest back-off of a link, in seconds.
@@ -313,19 +311,22 @@ def _facts(load: Load, where: Site, verdict: Verdict, parked: int) -> list[str]:
     counts = load.counts
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
     explained = ", ".join(f"{name} {count}" for name, count in verdict.by_fault.most_common())
-    return [
-        f"{counts.total():,} calls confirmed ({kinds}), {len(load.sent) - counts.total():,} unsure",
-        *(f"unsure: {count} times {error}" for error, count in load.errors.most_common(5)),
-        f"{where.runs.count:,} runs in the ledger, {parked:,} messages parked, of which "
-        f"{verdict.parked_crashes} for their crashes",
-        *(
-            [f"{verdict.stranded} calls kept in {where.strand!r}, since all nodes booted at once"]
-            if verdict.stranded
-            else []
-        ),
-        f"{verdict.repeated:,} calls ran some attempt twice, of {verdict.room:,} that may have been "
-        f"in flight at faults{': ' + explained if explained else ''}",
+    repeats = (
+        f"{verdict.repeated:,} calls ran some attempt twice, of {verdict.room:,} that may have"
+    )
+    repeats += f" been in flight at faults{': ' + explained if explained else ''}"
+    lines = [
+        f"{counts.total():,} calls confirmed ({kinds}), {len(load.sent) - counts.total():,} unsure"
     ]
+    lines += [f"unsure: {count} times {error}" for error, count in load.errors.most_common(5)]
+    lines.append(
+        f"{where.runs.count:,} runs in the ledger, {parked:,} messages parked, "
+        f"{verdict.parked_crashes} of them for their crashes"
+    )
+    if verdict.stranded:
+        lines.append(f"{verdict.stranded} calls kept in {where.strand!r} since all nodes booted")
+    lines.append(repeats)
+    return lines
 
 
 @contextmanager
@@ -345,7 +346,7 @@ def _running(
     total: int | None = None,
 ) -> Iterator[_Stage]:
     """Give a site whose workers run what a load sends."""
-    kinds = {kind: share for kind, share in shares.items() if share and _possible(kind)}
+    kinds = {kind: share for kind, share in shares.items() if share}
     with site(at, name, workers=2, concurrency=concurrency, prefetch=prefetch) as where:
         outcome = Outcome(name, where.folder)
         handler = logging.FileHandler(where.folder / "clients.log")
@@ -379,7 +380,3 @@ def _running(
             app.close()
             logging.getLogger("amqtask").removeHandler(handler)
             handler.close()
-
-
-def _possible(kind: str) -> bool:
-    return kind != "computing" or computing is not None

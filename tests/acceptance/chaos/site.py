@@ -252,8 +252,10 @@ class Site:
         levels = [f"{self.delay_prefix}.{level:02d}" for level in range(_DELAY_LEVELS)]
         connection = _connect(self._urls)
         for queue in (self.queue, self.expendable):
-            for message in _all(connection, f"{queue}.dead"):
-                parked.append(Parked(message.message_id, _reason(message.headers or {})))
+            parked += [
+                Parked(message.message_id, _reason(message.headers or {}))
+                for message in _all(connection, f"{queue}.dead")
+            ]
         for queue in (self.queue, self.expendable, *levels, self.strand):
             left |= {each.message_id: queue for each in _all(connection, queue)}
         connection.close()

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from amqtask import App, ConfigurationError, Queue, Retry, current_task
+from amqtask import App, Queue, Retry, current_task
 from tests.acceptance.chaos.ledger import Ledger
 
 #: Where the ledger is.
@@ -107,19 +106,9 @@ def expendable() -> None:
         pass
 
 
-def _computing(seconds: float) -> None:
+@app.task(name="computing", pool="process")
+def computing(seconds: float) -> None:
     with _noted():
         end = time.process_time() + seconds
         while time.process_time() < end:
             pass
-
-
-def _isolated() -> Any:
-    """Return the task of the process pool, or None where workers have none yet."""
-    try:
-        return app.task(name="computing", pool="process")(_computing)  # type: ignore[call-overload]
-    except ConfigurationError:
-        return None
-
-
-computing = _isolated()

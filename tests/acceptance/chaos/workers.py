@@ -18,6 +18,17 @@ ROOT = Path(__file__).parents[3]
 STOP_TIMEOUT = 60.0
 
 
+#: Becomes the worker, which the kernel then kills when the run is killed: a worker that nobody
+#: watches would look for its broker for ever. Elsewhere than on Linux it would do just that.
+_MORTAL = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What one process had at one time.
@@ -70,8 +81,9 @@ class Worker:
         self.supervisors: list[int] = []
 
     def start(self) -> None:
-        """Start it, or the next one."""
-        command = [sys.executable, "-m", "amqtask", "-A", "tests.acceptance.chaos.tasks:app"]
+        """Start it, or the next one; from a thread that lives as long as the run."""
+        command = [sys.executable, "-c", _MORTAL]
+        command += [sys.executable, "-m", "amqtask", "-A", "tests.acceptance.chaos.tasks:app"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "worker", "--name", self.name, *self._options],
