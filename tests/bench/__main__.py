@@ -14,7 +14,7 @@ from tests.bench.cases import QUICK, Sizes, cases, check_alike
 from tests.bench.measure import Table, measure
 from tests.bench.peers import environment
 from tests.bench.place import ROOT, Place
-from tests.bench.report import Circumstances, is_local, page, show
+from tests.bench.report import Circumstances, idle_of, is_local, page, show, with_idle
 
 PAGE = Path("docs") / "performance.md"
 #: Fewer say nothing about the noise.
@@ -52,7 +52,10 @@ def main() -> None:
         )
     console.print("\n".join(circumstances.lines()), highlight=False)
     if said.write:
-        (ROOT / PAGE).write_text(page(tables, circumstances))
+        written = ROOT / PAGE
+        idle = idle_of(written.read_text()) if written.is_file() else ""
+        text = page(tables, circumstances)
+        written.write_text(with_idle(text, idle) if idle else text)
         console.print(f"wrote {PAGE}")
 
 

@@ -16,6 +16,9 @@ from rich.table import Table as RichTable
 from amqtask import __version__
 from tests.bench.measure import Row, Spread, Table, Unit
 
+#: Begins the section of the page that `tests.bench.idle` writes, the last one.
+IDLE_MARK = "## An idle worker"
+
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -40,15 +43,29 @@ class Circumstances:
     def lines(self) -> list[str]:
         """Describe them, one thing a line."""
         where = "on the same machine" if self.local else "on another machine"
-        python = f"{platform.python_implementation()} {platform.python_version()}"
+        python = _python()
         packages = ", ".join(f"{name} {version(name)}" for name in ("pika", "orjson"))
         return [
-            f"{os.cpu_count()} processors ({_processor()}), {platform.system()} {platform.machine()}",
+            _hardware(),
             f"RabbitMQ {self.broker}, one node, {where}",
             f"{python}, amqtask {__version__}, {packages}",
             ", ".join(f"{name} {number}" for name, number in self.rivals.items()),
             f"{self.rounds} rounds; load average from {self.load[0]:.1f} to {self.load[1]:.1f}",
         ]
+
+
+def machine() -> str:
+    """Describe the machine and the interpreter in one line."""
+    return f"{_hardware()}; {_python()}"
+
+
+def _hardware() -> str:
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{os.cpu_count()} processors ({_processor()}), {system}"
+
+
+def _python() -> str:
+    return f"{platform.python_implementation()} {platform.python_version()}"
 
 
 def is_local(url: str) -> bool:
@@ -154,3 +171,14 @@ def page(tables: Sequence[Table], circumstances: Circumstances) -> str:
         goals = f"\nGoals:\n\n{goals}" if goals else ""
         parts.append(f"## {table.case.title}\n\n{table.case.note}\n\n{grid}\n{goals}")
     return "\n".join(parts)
+
+
+def with_idle(page: str, section: str) -> str:
+    """Return the page with its idle section replaced, or added at its end."""
+    return page.partition(IDLE_MARK)[0].rstrip() + "\n\n" + section
+
+
+def idle_of(page: str) -> str:
+    """Return the idle section of a page, which another measurement leaves alone."""
+    _, mark, after = page.partition(IDLE_MARK)
+    return mark + after
