@@ -209,10 +209,6 @@ class Names:
         self._exchanges.append(name)
         return name
 
-    def also_exchange(self, exchange: str) -> None:
-        """Have an exchange deleted, too, whose name is made otherwise."""
-        self._exchanges.append(exchange)
-
     def delay_prefix(self, word: str = "delay") -> str:
         """Return a prefix for delay levels; the levels' queues and exchanges are deleted."""
         prefix = f"test-{self._mark}-{word}"
