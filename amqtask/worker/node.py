@@ -127,7 +127,6 @@ class Node:
             board=board,
         )
         self._suspects = Suspects()
-        self._executor.checks += [self._verdict, self._sentence]
         self._app_path: str | None = None
         self._pools: list[PoolSet] = []
         self._intake: Intake | None = None
@@ -227,6 +226,7 @@ class Node:
         if self._intake is None:
             return
         await self._on_io(self._intake.stop())
+        await asyncio.sleep(0)  # coroutines that were just made begin, and can be told from others
         waiting = self._take_back()
         running = [job for job in self._executor.running.copy() if self._executor.claim(job)]
         for job in running:
@@ -258,11 +258,14 @@ class Node:
         """
         for pools in self._pools:
             job = pools.find(task_id)
-            if job is not None and pools.withdraw(job):
-                job.outcome = Revoked("cancelled")
-                self._executor.decode(job)
-                self._settler.settle(job)
-                return True
+            if job is not None:
+                job.verdict = Verdict.CANCELLED  # in case that it begins just now
+                if pools.withdraw(job):
+                    self._executor.decode(job)
+                    if job.outcome is None:
+                        job.outcome = Revoked("cancelled")
+                    self._settler.settle(job)
+                    return True
         for job in self._executor.running.copy():
             if job.id == task_id:
                 self._executor.limits.stop(job, Verdict.CANCELLED)
@@ -279,6 +282,8 @@ class Node:
     def condemn(self, task_id: str, why: str) -> None:
         """Settle this call as timed out when it comes, without running it."""
         self._suspects.condemn(task_id, why)
+        if self._sentence not in self._executor.checks:
+            self._executor.checks.append(self._sentence)
 
     # -- placing jobs -------------------------------------------------------------------
 
@@ -331,9 +336,6 @@ class Node:
             "host": self.name,
             "loglevel": logging.getLevelName(level),
         }
-
-    def _verdict(self, job: Job) -> Outcome | None:
-        return Revoked("cancelled") if job.verdict is Verdict.CANCELLED else None
 
     def _sentence(self, job: Job) -> Outcome | None:
         why = self._suspects.sentence(job.id)
