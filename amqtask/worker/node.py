@@ -127,7 +127,6 @@ class Node:
             board=board,
         )
         self._suspects = Suspects()
-        self._executor.checks += [self._verdict, self._sentence]
         self._app_path: str | None = None
         self._pools: list[PoolSet] = []
         self._intake: Intake | None = None
@@ -226,7 +225,9 @@ class Node:
         """
         if self._intake is None:
             return
-        await self._on_io(self._let_go())
+        await self._on_io(self._intake.stop())
+        await asyncio.sleep(0)  # coroutines that were just made begin, and can be told from others
+        self._let_go()
         for pools in self._pools:
             pools.coroutines.cancel()
         left = [pools.coroutines.join() for pools in self._pools]
@@ -243,12 +244,11 @@ class Node:
         Delivery: as `stop_now`, but for coroutines, which are left behind.
         """
         if self._intake is not None:
-            await self._let_go()
+            await self._intake.stop()
+            self._let_go()
             await self._finish()
 
-    async def _let_go(self) -> None:
-        assert self._intake is not None
-        await self._intake.stop()
+    def _let_go(self) -> None:
         waiting = self._take_back()
         running = [job for job in self._executor.running.copy() if self._executor.claim(job)]
         for job in running:
@@ -276,11 +276,14 @@ class Node:
         """
         for pools in self._pools:
             job = pools.find(task_id)
-            if job is not None and pools.withdraw(job):
-                job.outcome = Revoked("cancelled")
-                self._executor.decode(job)
-                self._settler.settle(job)
-                return True
+            if job is not None:
+                job.verdict = Verdict.CANCELLED  # in case that it begins just now
+                if pools.withdraw(job):
+                    self._executor.decode(job)
+                    if job.outcome is None:
+                        job.outcome = Revoked("cancelled")
+                    self._settler.settle(job)
+                    return True
         for job in self._executor.running.copy():
             if job.id == task_id:
                 self._executor.limits.stop(job, Verdict.CANCELLED)
@@ -297,6 +300,8 @@ class Node:
     def condemn(self, task_id: str, why: str) -> None:
         """Settle this call as timed out when it comes, without running it."""
         self._suspects.condemn(task_id, why)
+        if self._sentence not in self._executor.checks:
+            self._executor.checks.append(self._sentence)
 
     # -- placing jobs -------------------------------------------------------------------
 
@@ -349,9 +354,6 @@ class Node:
             "host": self.name,
             "loglevel": logging.getLevelName(level),
         }
-
-    def _verdict(self, job: Job) -> Outcome | None:
-        return Revoked("cancelled") if job.verdict is Verdict.CANCELLED else None
 
     def _sentence(self, job: Job) -> Outcome | None:
         why = self._suspects.sentence(job.id)
