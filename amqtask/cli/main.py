@@ -10,6 +10,7 @@ import click
 
 from amqtask.app import App
 from amqtask.cli.broker import run_broker
+from amqtask.cli.cancel import cancel_calls
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.discovery import find_app
@@ -102,6 +103,33 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
     a child did not end well.
     """
     sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--terminate", is_flag=True, help="End also what runs and ignores its cancellation.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long workers remember it (setting: cancel_expires).",
+)
+@click.pass_context
+def cancel(
+    ctx: click.Context,
+    /,
+    where: str | None,
+    ids: tuple[str, ...],
+    terminate: bool,
+    keep: float | None,
+) -> None:
+    """Have calls not run: dropped when they come up, cancelled where they run.
+
+    Workers that start later know it too. What has ended stays as it ended, and an
+    unknown id is no error.
+    """
+    cancel_calls(_find(ctx, where), ids, terminate=terminate, keep=keep)
 
 
 @cli.command(cls=_Command)

@@ -163,7 +163,8 @@ class Supervisor:
 
     async def _declare(self) -> None:
         backoff = Backoff(first=0.5, cap=5.0)
-        plan = self._app.topology(self._spec.queues)
+        # a worker runs without cancelling where it may not have it, and says so by itself
+        plan = self._app.topology(self._spec.queues, cancelling=False)
         urls = self._app.transport.urls
         while True:
             for url in urls:
