@@ -187,6 +187,15 @@ class Session:
         return dict(self._raw.server_properties or {})
 
     @property
+    def rabbitmq(self) -> tuple[int, int] | None:
+        """RabbitMQ's version, as far as it decides what it can do; None for other brokers."""
+        said = self._raw.server_properties or {}
+        found = re.match(r"(\d+)\.(\d+)", str(said.get("version", "")))
+        if said.get("product") != "RabbitMQ" or found is None:
+            return None
+        return int(found[1]), int(found[2])
+
+    @property
     def is_open(self) -> bool:
         """Whether the session can be used."""
         return not self.closed.done()
@@ -222,7 +231,7 @@ class Session:
     def abort(self) -> None:
         """Drop the connection at once, without a word to the broker."""
         if self.is_open:
-            self._raw._terminate_stream(None)  # the only way pika offers past a silent peer
+            self._raw.abort()
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         if not self.closed.done():

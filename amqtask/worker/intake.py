@@ -19,6 +19,7 @@ from amqtask.message import task_name
 from amqtask.topology.plan import queue_plan
 from amqtask.transport import Consumer, Delivery, Session
 from amqtask.transport.declare import declare
+from amqtask.worker.acktime import AckTime
 from amqtask.worker.execute import Job
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Intake:
         self._submit = submit
         self._pace: dict[str, list[int]] = {name: [0, 0] for name in queues}
         self._look: asyncio.TimerHandle | None = None
+        self._acktime = AckTime(app)
         link = app.transport.link("consume")
         self.consumers = [
             Consumer(
@@ -92,6 +94,7 @@ class Intake:
                 prefetch=slots if prefetch is None else prefetch,
                 on_delivery=partial(self._on_delivery, self._pace[name]),
                 prepare=partial(self._prepare, name),
+                arguments=partial(self._acktime.arguments, name),
                 on_change=lambda _: on_change(),
             )
             for name in queues
@@ -120,6 +123,7 @@ class Intake:
         return all(consumer.consuming for consumer in self.consumers)
 
     async def _prepare(self, name: str, session: Session) -> None:
+        self._acktime.warn(name, session)
         await declare(session, queue_plan(self._app.queue(name), self._app.settings))
 
     def _on_delivery(self, pace: list[int], delivery: Delivery) -> None:
