@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
@@ -65,11 +66,14 @@ class TaskOptions(CallOptions, total=False):
         name: Name on the wire; ``module.function`` by default.
         retry_on: Exception classes that are retried, as short form of ``retry=``.
         max_retries: How often at most, as short form of ``retry=``.
+        pool: Where workers run it: ``process`` isolates it in a process that can be
+            killed, ``thread`` is for plain functions, ``loop`` for async ones.
     """
 
     name: str | None
     retry_on: Sequence[type[BaseException] | str]
     max_retries: int | None
+    pool: Literal["loop", "thread", "process"] | None
 
 
 class App:
@@ -169,13 +173,10 @@ class App:
         self, function: Callable[..., Any], bind: bool, said: dict[str, Any]
     ) -> Task[..., Any]:
         name = said.pop("name", None) or task_name(function)
-        retry = _retry_policy(name, said)
+        retry, pool = _retry_policy(name, said), said.pop("pool", None)
         defaults = options(said)
-        made: Task[..., Any] = SyncTask(
-            self, function, name=name, bind=bind, retry=retry, defaults=defaults
-        )
-        if made.is_async:
-            made = AsyncTask(self, function, name=name, bind=bind, retry=retry, defaults=defaults)
+        kind: type[Task[..., Any]] = AsyncTask if iscoroutinefunction(function) else SyncTask
+        made = kind(self, function, name=name, bind=bind, retry=retry, defaults=defaults, pool=pool)
         self.tasks.add(made)
         if defaults.queue is not None:
             self._add_queue(defaults.queue)

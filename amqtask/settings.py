@@ -289,6 +289,16 @@ class Settings:
     concurrency: int = _setting(16, _whole(1))
     #: Processes of one worker.
     processes: int = _setting(1, _whole(1))
+    #: Where tasks run that do not say it: ``auto`` takes threads and the event loop.
+    pool: Literal["auto", "process"] = _setting("auto", _choice("auto", "process"))
+    #: Tasks that run isolated at the same time in one worker process; None takes the CPUs.
+    process_slots: int | None = _setting(None, _optional(_whole(1)))
+    #: Seconds of run time after which a task is ended, unless call or task say otherwise.
+    time_limit: float | None = _setting(None, _optional(_seconds()))
+    #: Seconds of run time after which a task is asked to end, unless call or task say otherwise.
+    soft_time_limit: float | None = _setting(None, _optional(_seconds()))
+    #: Deaths of its process after which a call is parked.
+    crash_limit: int = _setting(3, _whole(1))
     #: Unacked messages a process holds of each queue; None follows the pace.
     prefetch: int | None = _setting(None, _optional(_whole(1, 65535)))
     #: Name of the worker; None makes one from the host.

@@ -52,9 +52,12 @@ class AckTime:
         )
 
     def _said(self, name: str) -> dict[str, Any]:
-        queue = self._app.queue(name)
+        queue, settings = self._app.queue(name), self._app.settings
+        limits = [
+            task.defaults.time_limit or settings.time_limit for task in self._app.tasks.values()
+        ]
         return {
-            "quorum": queue_type(queue, self._app.settings) == "quorum",
-            "limit": longest(task.defaults.time_limit for task in self._app.tasks.values()),
+            "quorum": queue_type(queue, settings) == "quorum",
+            "limit": longest(limits),
             "said": queue.consumer_timeout,
         }

@@ -24,6 +24,10 @@ from amqtask.worker.node import Node
 log = logging.getLogger(__name__)
 
 
+#: Exit code of a child that a task would not let go.
+GIVEN_UP = 75
+
+
 class Child:
     """A node, and the line to its supervisor."""
 
@@ -32,6 +36,7 @@ class Child:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._stops = 0
+        self._given_up = False
         self._asked = asyncio.Event()  # to stop, warm
         self._hurried = asyncio.Event()  # to stop now
 
@@ -46,7 +51,11 @@ class Child:
             prefetch=spec["prefetch"],
             name=spec["name"],
             on_change=lambda: report(),
+            on_give_up=lambda _: give_up(),
         )
+
+        def give_up() -> None:
+            self._loop.call_soon_threadsafe(self._give_up)
 
         def report() -> None:  # called in the I/O thread
             self._loop.call_soon_threadsafe(self._report, node)
@@ -68,7 +77,7 @@ class Child:
         listener.cancel()
         await asyncio.to_thread(app.close, 1.0)
         self._say(event="stopped", counts=dict(node.counts))
-        return 0
+        return GIVEN_UP if self._given_up else 0
 
     async def _listen(self) -> None:
         reader, _ = await asyncio.open_connection(sock=self._sock.dup())
@@ -84,6 +93,11 @@ class Child:
     def _stop(self) -> None:
         self._stops += 1
         self._asked.set()
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        self._hurried.set()
+        self._stop()
 
     def _report(self, node: Node) -> None:
         self._say(event="ready" if node.ready else "waiting", pid=os.getpid())
