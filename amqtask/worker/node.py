@@ -228,14 +228,8 @@ class Node:
         """
         if self._intake is None:
             return
-        await self._on_io(self._intake.stop())
-        waiting = self._take_back()
-        running = [job for job in self._executor.running.copy() if self._executor.claim(job)]
-        for job in running:
-            job.abandoned = True
-        self._give_back([*waiting, *running])
+        await self._on_io(self._let_go())
         for pools in self._pools:
-            pools.runners.kill()
             pools.coroutines.cancel()
         left = [pools.coroutines.join() for pools in self._pools]
         try:
@@ -243,8 +237,31 @@ class Node:
                 await asyncio.gather(*left)
         except TimeoutError:
             log.warning("node.left_behind: coroutines ignore their cancellation")
-        await self._on_io(self._settle_all(CLEAN_UP))
-        await self._on_io(self._close_intake())
+        await self._on_io(self._finish())
+
+    async def release(self) -> None:
+        """Stop quickly from the I/O loop, when the loop of the async tasks does not answer.
+
+        Delivery: as `stop_now`, but for coroutines, which are left behind.
+        """
+        if self._intake is not None:
+            await self._let_go()
+            await self._finish()
+
+    async def _let_go(self) -> None:
+        assert self._intake is not None
+        await self._intake.stop()
+        waiting = self._take_back()
+        running = [job for job in self._executor.running.copy() if self._executor.claim(job)]
+        for job in running:
+            job.abandoned = True
+        self._give_back([*waiting, *running])
+        for pools in self._pools:
+            pools.runners.kill()
+
+    async def _finish(self) -> None:
+        await self._settle_all(CLEAN_UP)
+        await self._close_intake()
 
     # -- single calls -------------------------------------------------------------------
 
