@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from amqtask.backends import Backend, DirectBackend, open_backend
+from amqtask.cancel import Canceller, as_ids
 from amqtask.context import Context, _current
 from amqtask.errors import ConfigurationError, NoBackend, PipelineError
 from amqtask.imports import autodiscover, import_modules
@@ -22,6 +23,7 @@ from amqtask.result import AsyncResult, GroupResult, no_waiting_in_tasks, rememb
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
+from amqtask.topology.cancelling import cancel_plan
 from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix
 from amqtask.topology.entities import Queue
 from amqtask.topology.plan import Plan, queue_plan
@@ -129,6 +131,7 @@ class App:
         )
         self.tasks = Registry()
         self.transport = Transport(self.settings, name=name)
+        self._canceller = Canceller(self.settings, self.transport)
         self._queues: dict[str, Queue] = {}
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)
@@ -253,7 +256,9 @@ class App:
         """
         backend = self._backend
         pending = backend.watch(task_id) if backend is not None else None
-        return AsyncResult(task_id, task, pending, backend=backend, app=self.name)
+        return AsyncResult(
+            task_id, task, pending, backend=backend, app=self.name, cancels=self._canceller
+        )
 
     def group_result(self, group_id: str) -> GroupResult[Any] | None:
         """Return a group that was saved, by its id; None when it is unknown.
@@ -288,6 +293,35 @@ class App:
         if self.settings.ignore_result if ignore is None else ignore:
             return None
         return self._direct if is_direct(call.reply_to) else self._backend
+
+    def cancel(
+        self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
+    ) -> None:
+        """Have calls not run: dropped when they come up, and cancelled where they run.
+
+        A call that has ended stays as it ended, and an unknown id is no error.
+
+        Args:
+            ids: Id of a call, or several.
+            terminate: Also end one that runs and ignores its cancellation.
+            keep: Seconds that workers remember it, also those that start later; None
+                takes the setting ``cancel_expires``.
+
+        Raises:
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+            PipelineError: The same for one or more of several.
+            ConfigurationError: An id is empty or longer than an id can be.
+
+        Delivery: once this returns, the broker keeps it until it expires, or until
+        ``cancel_limit`` later ones have come.
+        """
+        self._canceller.cancel(as_ids(ids), terminate=terminate, keep=keep)
+
+    async def acancel(
+        self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
+    ) -> None:
+        """As `cancel`, awaited."""
+        await self._canceller.acancel(as_ids(ids), terminate=terminate, keep=keep)
 
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
@@ -333,18 +367,17 @@ class App:
 
     def _handle(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
         parent = _current.get()
-        if parent is None:
-            return AsyncResult(
-                outgoing.id, outgoing.task, outgoing.pending, backend=backend, app=self.name
-            )
-        parent.sent(outgoing.id)
+        if parent is not None:
+            parent.sent(outgoing.id)
         return AsyncResult(
             outgoing.id,
             outgoing.task,
             outgoing.pending,
             backend=backend,
             app=self.name,
-            parent=self.result(parent.id, parent.task),
+            parent=None if parent is None else self.result(parent.id, parent.task),
+            cancels=self._canceller,
+            eta=outgoing.eta,
         )
 
     def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
@@ -352,13 +385,13 @@ class App:
         if self.stand_in is not None:
             self.stand_in.deliver(outgoing)
         elif pipeline is not None and pipeline.belongs_to(self.transport):
-            pipeline.add(outgoing)
+            pipeline.add(outgoing.publications)
         elif len(outgoing.publications) == 1:
             self.transport.publish_and_wait(outgoing.publications[0], self.settings.publish_timeout)
         else:
             try:
                 with self.pipeline() as pipeline:
-                    pipeline.add(outgoing)
+                    pipeline.add(outgoing.publications)
             except PipelineError as error:
                 raise error.failures[0][1] from error
         return self._sent(outgoing, self._backend)
@@ -373,7 +406,7 @@ class App:
         if self.stand_in is not None:
             await self.stand_in.adeliver(outgoing)
         elif pipeline is not None and pipeline.belongs_to(self.transport):
-            await pipeline.aadd(outgoing)
+            await pipeline.aadd(outgoing.publications)
         else:
             for publication in outgoing.publications:
                 await self.transport.publish_and_await(publication)
@@ -395,11 +428,12 @@ class App:
         """Return the known queue of that name, or a new one with the app's defaults."""
         return self._queues.get(name) or Queue(name)
 
-    def topology(self, queues: Iterable[str] | None = None) -> Plan:
+    def topology(self, queues: Iterable[str] | None = None, *, cancelling: bool = True) -> Plan:
         """Return what this app wants on the broker.
 
         Args:
             queues: Names of the queues meant; all known ones by default.
+            cancelling: False leaves out what only cancelling needs.
         """
         names = list(self._queues) if queues is None else list(queues)
         wanted = [self.queue(name) for name in names]
@@ -408,6 +442,8 @@ class App:
             for queue in wanted:
                 prefix = delay_prefix(queue, self.settings)
                 plans += [delay_plan(prefix), delay_binding(queue.name, prefix)]
+        if cancelling:
+            plans.append(cancel_plan(self.settings))
         return Plan().merge(*plans)
 
     def close(self, timeout: float = 5.0) -> None:
