@@ -247,8 +247,7 @@ class Node:
         Delivery: as `stop_now`, but for coroutines, which are left behind.
         """
         if self._intake is not None:
-            await self._intake.stop()
-            self._let_go()
+            await self._let_go()
             await self._finish()
 
     async def _let_go(self) -> None:
