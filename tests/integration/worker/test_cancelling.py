@@ -23,8 +23,7 @@ MakeCancelling = Callable[..., App]
 @pytest.fixture
 def make_cancelling(make_app: MakeApp, names: Names, queue: str) -> MakeCancelling:
     """Makes apps with a register of the test's own."""
-    exchange = names.exchange("cancel")
-    names.also(f"{exchange}.register")
+    exchange = names.cancel_exchange()
     return lambda **said: make_app(queue, **{"cancel_exchange": exchange, **said})
 
 
