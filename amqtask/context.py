@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from amqtask.errors import AmqtaskError, Retry
+from amqtask.errors import AmqtaskError, ConfigurationError, Retry
 from amqtask.message.model import Call
+from amqtask.message.results import READY_STATES, ResultMeta
+from amqtask.message.serializers import JSON
+from amqtask.progress import PROGRESS, Reporter
 
 if TYPE_CHECKING:
     from amqtask.app import App
+
+#: Children that a result names at most; a task that starts a million calls would name them all.
+MOST_CHILDREN = 1000
+
+
+class Trail:
+    """What a run leaves behind besides its outcome.
+
+    Attributes:
+        children: Calls it sent, in Celery's form.
+        reporter: Sends what it reports; None while it reported nothing.
+    """
+
+    __slots__ = ("children", "reporter")
+
+    def __init__(self) -> None:
+        self.children: list[Any] = []
+        self.reporter: Reporter | None = None
+
 
 _current: ContextVar[Context | None] = ContextVar("amqtask_current_task", default=None)
 
@@ -41,6 +64,7 @@ class Context:
     routing_key: str = ""
     redelivered: bool = False
     hostname: str = ""
+    trail: Trail = field(default_factory=Trail, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         """Return True; `current_task`, outside of a task, is false."""
@@ -96,6 +120,55 @@ class Context:
         """Itself, for those who are used to ``self.request.id``."""
         return self
 
+    def progress(self, done: float, total: float | None = None, /, **meta: Any) -> None:
+        """Tell whoever watches the result how far this is; see `AsyncResult.watch`.
+
+        It may be called as often as one likes: what the backend cannot keep up with
+        is left out, but for the newest. Without a backend it does nothing.
+
+        Args:
+            done: Units done.
+            total: Units there are, if that is known.
+            meta: More to tell; plain data.
+
+        Raises:
+            EncodeError: ``meta`` does not serialise.
+
+        Delivery: reports are not essential, and may be lost.
+        Threads: safe from any thread; does not block.
+        """
+        self.update_state(PROGRESS, {"done": done, "total": total, **meta})
+
+    def update_state(self, state: str, meta: Any = None) -> None:
+        """Store a state of your own for this call; as `progress`, which is one.
+
+        Raises:
+            ConfigurationError: The state is one that ends a call.
+            EncodeError: ``meta`` does not serialise.
+        """
+        if state in READY_STATES or not state:
+            raise ConfigurationError(
+                f"state {state!r} ends a call, and is stored when the task ends",
+                hint='take a name of your own, such as "PROGRESS"',
+            )
+        backend = self.app.backend_for(self.call)
+        if backend is None:
+            return
+        JSON.dumps(meta)  # tells the task here, and not a thread later
+        trail = self.trail
+        if trail.reporter is None:
+            call = self.call
+            save = partial(_save, backend, call.reply_to or "", call.correlation_id or call.id)
+            trail.reporter = Reporter(save)
+        trail.reporter.report(
+            ResultMeta(self.id, state, meta, group_id=self.call.group, parent_id=self.parent_id)
+        )
+
+    def sent(self, task_id: str) -> None:
+        """Note a call that this one sent, for the ``children`` of its result."""
+        if len(self.trail.children) < MOST_CHILDREN:
+            self.trail.children.append([[task_id, None], None])
+
     def retry(
         self,
         reason: str = "",
@@ -111,6 +184,10 @@ class Context:
             Retry: Always.
         """
         raise Retry(reason, countdown=countdown, eta=eta, exc=exc, max_retries=max_retries) from exc
+
+
+def _save(backend: Any, reply_to: str, correlation_id: str, meta: ResultMeta, done: Any) -> None:
+    backend.save(meta, reply_to=reply_to, correlation_id=correlation_id, done=done)
 
 
 class _CurrentTask:

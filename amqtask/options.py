@@ -36,6 +36,7 @@ class CallOptions(TypedDict, total=False):
         compression: ``zlib``, ``zstd``, ... for the body.
         ignore_result: True sends and keeps no result.
         shadow: Name to show in logs instead of the task's.
+        call_timeout: Seconds that `Sendable.call` waits for the value.
     """
 
     countdown: float | None
@@ -54,6 +55,7 @@ class CallOptions(TypedDict, total=False):
     compression: str | None
     ignore_result: bool | None
     shadow: str | None
+    call_timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Options:
     compression: str | None = None
     ignore_result: bool | None = None
     shadow: str | None = None
+    call_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.countdown is not None and self.eta is not None:
@@ -90,7 +93,7 @@ class Options:
                     f"{name}={value!r} has no time zone",
                     hint="use an aware datetime, such as datetime.now(UTC) + timedelta(hours=1)",
                 )
-        for name in ("time_limit", "soft_time_limit"):
+        for name in ("time_limit", "soft_time_limit", "call_timeout"):
             _check_seconds(name, getattr(self, name), least=0)
         # a countdown worked out from a time may have run out by now: that means at once
         _check_seconds("countdown", self.countdown)

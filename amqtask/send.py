@@ -53,6 +53,7 @@ class Outgoing:
         pending: Where its outcome will arrive; None when results are off for it.
         route: Where it goes, once it has waited.
         delay: Seconds from now that it has to wait; 0 for none.
+        eta: When it is due; None for at once.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Outgoing:
     pending: Pending | None
     route: Route
     delay: float = 0.0
+    eta: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class Sender:
             for address in self._addresses(route, eta if delay > 0 else None, name, options)
         ]
         pending = self._backend.watch(call.id) if wants_result and self._backend else None
-        return Outgoing(call.id, name, publications, pending, route, delay)
+        return Outgoing(call.id, name, publications, pending, route, delay, eta)
 
     def delayed(self, queue: Queue, until: datetime) -> Address:
         """Return where a message goes that ``queue`` shall get at ``until``.

@@ -22,9 +22,14 @@ from pika.adapters.blocking_connection import BlockingChannel
 from amqtask.errors import ConfigurationError
 from amqtask.testing import servers
 from amqtask.testing.servers import Server
+from tests.embedded import broker_process
 
 #: More than any topology here has, so that a changed number of levels leaves nothing behind.
 _DELAY_LEVELS = 40
+#: The RabbitMQ version whose ways the embedded broker follows.
+EMBEDDED_FOLLOWS = "4.0"
+#: What one project of docker compose has for the tests.
+DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql")
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
 _GONE_OR_OWNED = {404, 405}
 
@@ -53,7 +58,7 @@ def docker_compose_command() -> str:
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
     # each server's own fixture waits for what it needs of it
-    names = {servers.compose_service(name)[0] for name in ("rabbitmq", "redis")}
+    names = {servers.compose_service(name)[0] for name in DOCKER}
     return [f"up --quiet-pull --wait {' '.join(sorted(names))}"]
 
 
@@ -116,7 +121,49 @@ def redis(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["rabbitmq", "rabbitmq4"])
+@pytest.fixture(scope="session")
+def memcached(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A memcached."""
+    with _server("memcached", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A PostgreSQL whose user may make databases."""
+    with _server("postgresql", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A MySQL or MariaDB whose user may make databases."""
+    with _server("mysql", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _until_the_end() -> Iterator[ExitStack]:
+    """What is entered here ends after every other fixture: some delete what they made only then."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def embedded(_until_the_end: ExitStack) -> Server:
+    """The embedded broker, which needs nothing but Python; one process for all tests."""
+    broker = _until_the_end.enter_context(broker_process())
+    return Server("embedded", broker.url, "program", EMBEDDED_FOLLOWS)
+
+
+@pytest.fixture(scope="session")
+def any_broker(request: pytest.FixtureRequest) -> Server:
+    """A RabbitMQ where one runs, else the embedded broker: for what no broker makes a difference to."""
+    server: Server = request.getfixturevalue("rabbitmq" if servers.find("rabbitmq") else "embedded")
+    return server
+
+
+@pytest.fixture(scope="session", params=["embedded", "rabbitmq", "rabbitmq4"])
 def broker(request: pytest.FixtureRequest) -> str:
     """The URL of each broker in turn: what a contract test runs on."""
     server: Server = request.getfixturevalue(request.param)
@@ -150,6 +197,11 @@ class Names:
         """Have a queue deleted, too, whose name is made otherwise."""
         self._queues += [queue, f"{queue}.dead"]
         return queue
+
+    def also_exchange(self, exchange: str) -> str:
+        """Have an exchange deleted, too, whose name is made otherwise."""
+        self._exchanges.append(exchange)
+        return exchange
 
     def exchange(self, word: str = "exchange") -> str:
         """Return a name for an exchange."""
@@ -195,9 +247,13 @@ def _delete(
 
 @pytest.fixture
 def names(request: pytest.FixtureRequest) -> Iterator[Names]:
-    """Unique names on the broker that the test uses: `broker`, `rabbitmq4` or `rabbitmq`."""
+    """Unique names on the broker that the test uses."""
     if "broker" in request.fixturenames:
         url: str = request.getfixturevalue("broker")
+    elif "any_broker" in request.fixturenames:
+        url = request.getfixturevalue("any_broker").url
+    elif "embedded" in request.fixturenames:
+        url = request.getfixturevalue("embedded").url
     elif "rabbitmq4" in request.fixturenames and "rabbitmq" not in request.fixturenames:
         url = request.getfixturevalue("rabbitmq4").url
     else:

@@ -15,11 +15,13 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
-from amqtask.backends.base import Pending
-from amqtask.errors import MessageError, Unroutable
+from amqtask.backends.base import Can, Done
+from amqtask.backends.pending import Pending
+from amqtask.errors import BackendError, MessageError, ResultTooLarge, Unroutable
 from amqtask.message import accepted, decode_meta, encode_meta
 from amqtask.message.model import Message
 from amqtask.message.results import ResultMeta
@@ -28,6 +30,8 @@ from amqtask.transport import Publication, ReplyQueue, Requirement, Transport
 
 log = logging.getLogger(__name__)
 
+#: Seconds without a consumer after which a reply queue goes when results are kept for ever.
+_LONG = 86400.0
 #: Outcomes kept for handles that are made after they arrived.
 _UNCLAIMED = 1000
 
@@ -40,6 +44,9 @@ class RpcBackend:
     Threads: safe from any thread. Fork: a child gets a reply queue of its own;
     handles made before the fork stay with the parent.
     """
+
+    scheme: ClassVar[str] = "rpc"
+    can: ClassVar[Can] = Can(stores=False, notifies=True, expires=True, groups=False)
 
     def __init__(self, transport: Transport, settings: Settings) -> None:
         self._transport = transport
@@ -70,14 +77,7 @@ class RpcBackend:
         """See `Backend.requirements`."""
         return (self._reply_queue()[1],)
 
-    def save(
-        self,
-        meta: ResultMeta,
-        *,
-        reply_to: str,
-        correlation_id: str,
-        done: Callable[[Exception | None], object],
-    ) -> None:
+    def save(self, meta: ResultMeta, *, reply_to: str, correlation_id: str, done: Done) -> None:
         """Publish an outcome to ``reply_to``; see `Backend.save`.
 
         Delivery: confirmed by the broker before ``done``. When the reply queue is
@@ -86,8 +86,19 @@ class RpcBackend:
         if not reply_to:
             done(None)
             return
+        body = encode_meta(meta)
+        largest = self._settings.result_max_size
+        if len(body) > largest:
+            done(
+                ResultTooLarge(
+                    f"result (id {meta.task_id}) has {len(body)} bytes, "
+                    f"result_max_size is {largest}",
+                    hint="store the data elsewhere and return a reference to it",
+                )
+            )
+            return
         message = Message(
-            encode_meta(meta),
+            body,
             content_type="application/json",
             content_encoding="utf-8",
             correlation_id=correlation_id,
@@ -107,10 +118,44 @@ class RpcBackend:
 
         self._transport.publish(Publication(message, "", reply_to, on_done=on_done))
 
+    def refresh(self, pending: Pending) -> None:
+        """See `Backend.refresh`: what came is here already."""
+
+    async def arefresh(self, pending: Pending) -> None:
+        """See `Backend.arefresh`."""
+
     def forget(self, task_id: str) -> None:
-        """Drop an outcome that came and nobody asked for."""
+        """Drop an outcome that came, asked for or not."""
         with self._lock:
             self._unclaimed.pop(task_id, None)
+            pending = self._waiting.get(task_id)
+        if pending is not None:
+            pending.reset()
+
+    async def aforget(self, task_id: str) -> None:
+        """See `forget`; it does not block."""
+        self.forget(task_id)
+
+    def save_group(self, group_id: str, members: object) -> None:
+        """See `Backend.save_group`."""
+        raise self._no_groups()
+
+    def load_group(self, group_id: str) -> object | None:
+        """See `Backend.load_group`."""
+        raise self._no_groups()
+
+    def forget_group(self, group_id: str) -> None:
+        """See `Backend.forget_group`."""
+        raise self._no_groups()
+
+    def close(self, timeout: float) -> None:
+        """See `Backend.close`: the transport's end takes the reply queue along."""
+
+    def _no_groups(self) -> BackendError:
+        return BackendError(
+            f"backend {self.scheme}:// keeps no groups: only this process reads its outcomes",
+            hint="keep the GroupResult itself, or use a backend that stores",
+        )
 
     def _reply_queue(self) -> tuple[ReplyQueue, Requirement]:
         found = self._replies
@@ -119,7 +164,7 @@ class RpcBackend:
                 found = self._replies
                 if found is None or found[0] != self._transport.generation:
                     replies = self._transport.open_replies(
-                        expires=self._settings.result_expires, on_reply=self._on_reply
+                        expires=self._settings.result_expires or _LONG, on_reply=self._on_reply
                     )
                     requirement = Requirement("reply queue", replies.ready)
                     found = self._replies = (self._transport.generation, replies, requirement)

@@ -311,10 +311,11 @@ class Broker:
 
         self.run(add)
 
-    def restore_vhost(self, name: str) -> None:
-        """Make a vhost that is known already."""
+    def restore_vhost(self, name: str) -> VHost:
+        """Return a vhost that is known already, which is made where it is not there."""
         if name not in self._vhosts:
             self._vhosts[name] = VHost(name, self)
+        return self._vhosts[name]
 
     def delete_vhost(self, name: str) -> None:
         """Delete a vhost with all that is in it, and close its connections."""
@@ -404,6 +405,13 @@ class Broker:
         return outcome.result()
 
     # -- for its parts --------------------------------------------------------
+
+    def cannot_save(self, reason: str | None) -> None:
+        """Block publishers while nothing can be saved."""
+        if reason is None:
+            self.faults.unblock()
+        else:
+            self.faults.block(reason)
 
     def next_order(self) -> int:
         """Return a number that is higher than those before."""

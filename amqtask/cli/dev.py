@@ -180,8 +180,8 @@ class _Dev:
         worker = self._worker
         if worker is None or worker.returncode is not None:
             return
-        for seconds in (warm, QUICK):
-            _signal(worker, signal.SIGTERM)
+        for number, seconds in ((signal.SIGTERM, warm), (signal.SIGQUIT, QUICK)):
+            _signal(worker, number)
             try:
                 await asyncio.wait_for(worker.wait(), seconds)
             except TimeoutError:

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from amqtask.app import App
-from amqtask.cli.broker import run_broker
-from amqtask.cli.dev import Wishes, run_dev
+from amqtask.cli.cancel import cancel_calls
+from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
+from amqtask.cli.result import show_result
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.discovery import find_app
@@ -73,10 +74,19 @@ def _find(ctx: click.Context, where: str | None) -> App:
 @click.option(
     "-Q",
     "--queues",
-    metavar="A,B",
-    help="Queues to consume; all the app knows by default.",
+    metavar="A,B:N",
+    help="Queues to consume; all the app knows by default. One with a number, as in "
+    "email:8,reports:2, has so many slots to itself in each process, so that a slow queue "
+    "never takes those of a quick one.",
 )
 @click.option("--processes", type=click.IntRange(1), help="Child processes (setting: processes).")
+@click.option(
+    "--autoscale",
+    type=bounds,
+    metavar="MIN,MAX",
+    help="Start with MIN processes, more up to MAX while all slots are busy and messages wait, "
+    "fewer when they idle (setting: autoscale).",
+)
 @click.option(
     "-c",
     "--concurrency",
@@ -85,9 +95,69 @@ def _find(ctx: click.Context, where: str | None) -> App:
     "coroutines for async ones (setting: concurrency).",
 )
 @click.option(
+    "--pool",
+    type=click.Choice(["auto", "process"], case_sensitive=False),
+    help="auto: plain tasks in threads, async ones on an event loop. process: each task in an "
+    "isolated process that can be killed. A task's own pool= comes first (setting: pool).",
+)
+@click.option(
+    "--process-slots",
+    type=click.IntRange(1),
+    help="Isolated processes at once in each process; as many as CPUs by default "
+    "(setting: process_slots).",
+)
+@click.option(
     "--prefetch",
     type=click.IntRange(1, 65535),
     help="Messages held ready per queue and process; follows the pace by default.",
+)
+@click.option(
+    "--time-limit",
+    type=limit,
+    metavar="SECONDS",
+    help="End tasks that run longer, for certain, unless they or their call say otherwise "
+    "(setting: time_limit).",
+)
+@click.option(
+    "--soft-time-limit",
+    type=limit,
+    metavar="SECONDS",
+    help="Raise SoftTimeLimitExceeded in tasks that run longer (setting: soft_time_limit).",
+)
+@click.option(
+    "--max-tasks-per-child",
+    type=click.IntRange(1),
+    help="Replace a process after so many tasks (setting: max_tasks_per_child).",
+)
+@click.option(
+    "--max-memory-per-child",
+    type=size,
+    metavar="SIZE",
+    help="Replace a process that holds more memory, such as 300MB (setting: max_memory_per_child).",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=seconds_or_none,
+    metavar="SECONDS",
+    help="Cancel what still runs so long after SIGTERM; by default a worker waits for as long "
+    "as its tasks take (setting: shutdown_timeout).",
+)
+@click.option(
+    "--deaf-timeout",
+    type=seconds,
+    metavar="SECONDS",
+    help="Exit with 69 after so long without consuming every queue; 0 never does "
+    "(setting: deaf_timeout).",
+)
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+@click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
 )
 @click.option(
     "-l",
@@ -100,11 +170,49 @@ def _find(ctx: click.Context, where: str | None) -> App:
 def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
     """Run tasks off queues.
 
-    SIGTERM or Ctrl-C finishes what runs, gives back the rest and exits 0;
-    a second one gives back what runs too. Exit code 1: it could not start, or
-    a child did not end well.
-    """
+    \b
+    Signals:
+      SIGTERM, Ctrl-C  finish what runs, give back the rest, exit with 0; a second
+                       one cancels what runs, a third gives it back, a fourth kills
+      SIGQUIT          give back what runs, and end at once
+      SIGHUP           replace the processes one by one, with the code as it is now
+      SIGUSR1          write the stack of each running task to the log
+
+    \b
+    Exit codes:
+      0   stopped by a signal, and everything ended well
+      1   could not start, or a process did not end well
+      2   wrong words on the command line
+      69  did not consume for --deaf-timeout seconds: start it again
+    """  # noqa: D301 - click wants the character itself
     sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--terminate", is_flag=True, help="End also what runs and ignores its cancellation.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long workers remember it (setting: cancel_expires).",
+)
+@click.pass_context
+def cancel(
+    ctx: click.Context,
+    /,
+    where: str | None,
+    ids: tuple[str, ...],
+    terminate: bool,
+    keep: float | None,
+) -> None:
+    """Have calls not run: dropped when they come up, cancelled where they run.
+
+    Workers that start later know it too. What has ended stays as it ended, and an
+    unknown id is no error.
+    """
+    cancel_calls(_find(ctx, where), ids, terminate=terminate, keep=keep)
 
 
 @cli.command(cls=_Command)
@@ -114,6 +222,22 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
 def topology(ctx: click.Context, /, where: str | None, queues: str | None) -> None:
     """Print the exchanges, queues and bindings the app wants on the broker."""
     show_topology(_find(ctx, where), queues)
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("task_id", metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait until it has ended.")
+@click.option("--timeout", type=float, help="Seconds to wait at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.pass_context
+def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any) -> None:
+    """Print what became of a call.
+
+    It needs a result backend that stores. Exit code 0: it ended well; 1: it failed or
+    was revoked; 3: it has not ended, or is unknown.
+    """
+    sys.exit(show_result(_find(ctx, where), task_id, **given))
 
 
 @cli.command(cls=_Command)
@@ -144,6 +268,8 @@ def broker(**given: Any) -> None:
     Any AMQP client can connect, as user guest with password guest. SIGTERM or
     Ctrl-C closes all connections and exits 0. In production run RabbitMQ.
     """
+    from amqtask.cli.broker import run_broker  # a worker need not hold a broker in memory
+
     sys.exit(run_broker(**given))
 
 
@@ -196,6 +322,8 @@ def dev(
     instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
     has. Ctrl-C ends all.
     """
+    from amqtask.cli.dev import Wishes, run_dev  # a worker need not hold a broker in memory
+
     own = data is not None or port is not None
     if url is not None and own:
         raise click.UsageError(

@@ -13,13 +13,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from amqtask import errors
 from amqtask.errors import ContentDisallowed, EncodeError, MalformedMessage, RemoteError
-from amqtask.message.compression import decompress
+from amqtask.message.compression import compress, decompress
 from amqtask.message.serializers import JSON, Serializer
 from amqtask.message.text import brief, show
 
@@ -28,6 +28,9 @@ READY_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 #: States whose ``result`` is an encoded exception.
 EXCEPTION_STATES = frozenset({"FAILURE", "RETRY", "REVOKED"})
 
+#: What an extended record tells of the call.
+EXTENDED = ("name", "args", "kwargs", "worker", "retries", "queue")
+
 #: Bytes a compressed result may unpack to unless the caller says otherwise.
 MAX_DECODED_SIZE = 64 * 1024 * 1024
 
@@ -35,15 +38,23 @@ _COMPRESSED = b"\0celery-compressed\0"
 
 # the same outcome under Celery's name, so that each side meets the class it knows
 _CELERY_MODULE = "celery.exceptions"
+# where those of Celery's that a pool raises say they come from
+_CELERY_MODULES = frozenset({_CELERY_MODULE, "billiard.exceptions"})
 _FROM_CELERY: dict[str, type[errors.AmqtaskError]] = {
     "TaskRevokedError": errors.TaskRevoked,
     "MaxRetriesExceededError": errors.RetriesExhausted,
     "NotRegistered": errors.UnknownTask,
+    "SoftTimeLimitExceeded": errors.SoftTimeLimitExceeded,
+    "TimeLimitExceeded": errors.TimeLimitExceeded,
+    "WorkerLostError": errors.WorkerLost,
 }
 _TO_CELERY: dict[type[BaseException], str] = {
     errors.TaskRevoked: "TaskRevokedError",
     errors.RetriesExhausted: "MaxRetriesExceededError",
     errors.UnknownTask: "NotRegistered",
+    errors.SoftTimeLimitExceeded: "SoftTimeLimitExceeded",
+    errors.TimeLimitExceeded: "TimeLimitExceeded",
+    errors.WorkerLost: "WorkerLostError",
 }
 
 _ARG_SIZE = 2_000
@@ -75,6 +86,7 @@ class ResultMeta:
         traceback: Text, for an exception.
         children: Calls it started, in Celery's form ``[[id, parent], nodes]``.
         date_done: When it became ready, aware; None before.
+        extended: What an extended record adds, by the names in `EXTENDED`.
     """
 
     task_id: str
@@ -85,6 +97,7 @@ class ResultMeta:
     date_done: datetime | None = None
     group_id: str | None = None
     parent_id: str | None = None
+    extended: Mapping[str, Any] = field(default_factory=dict)
 
 
 def encode_meta(meta: ResultMeta, serializer: Serializer = JSON) -> bytes:
@@ -104,12 +117,37 @@ def encode_meta(meta: ResultMeta, serializer: Serializer = JSON) -> bytes:
         document["group_id"] = meta.group_id
     if meta.parent_id:
         document["parent_id"] = meta.parent_id
+    document.update(meta.extended)
     document["task_id"] = meta.task_id
     try:
         return serializer.dumps(document)
     except EncodeError:
         _blame_result(meta, serializer)
         raise
+
+
+def compressed(data: bytes, method: str) -> bytes:
+    """Return a document in the form that Celery 5.7 compresses it to.
+
+    Raises:
+        ConfigurationError: No such compression, or its package is not installed.
+    """
+    mime, packed = compress(method, data)
+    return b"".join((_COMPRESSED, mime.encode(), b"\0", packed))
+
+
+def decompressed(data: bytes, max_decoded_size: int) -> bytes:
+    """Return a document that may be `compressed`, in its plain form.
+
+    Raises:
+        ContentDisallowed: Its compression is not known here.
+        DecodedTooLarge: It unpacks to more than ``max_decoded_size`` bytes.
+        MalformedMessage: The bytes are broken.
+    """
+    if not data.startswith(_COMPRESSED):
+        return data
+    mime, _, packed = data[len(_COMPRESSED) :].partition(b"\0")
+    return decompress(mime.decode("ascii", "replace"), packed, max_decoded_size)
 
 
 def _blame_result(meta: ResultMeta, serializer: Serializer) -> None:
@@ -144,10 +182,7 @@ def decode_meta(
             f"content type {show(content_type)} of a result is not accepted",
             hint=f"accept_content allows {', '.join(accepted) or 'nothing'}",
         )
-    if data.startswith(_COMPRESSED):
-        mime, _, data = data[len(_COMPRESSED) :].partition(b"\0")
-        data = decompress(mime.decode("ascii", "replace"), data, max_decoded_size)
-    document = codec.loads(data)
+    document = codec.loads(decompressed(data, max_decoded_size))
     if not isinstance(document, dict):
         raise MalformedMessage(f"result is {show(document)}, not a result document")
     return ResultMeta(
@@ -159,6 +194,7 @@ def decode_meta(
         date_done=_moment(document.get("date_done")),
         group_id=_text(document, "group_id") or None,
         parent_id=_text(document, "parent_id") or None,
+        extended={name: document[name] for name in EXTENDED if name in document},
     )
 
 
@@ -267,7 +303,7 @@ def _rebuilt(document: Any) -> Exception:
 
 def _known_class(module: str | None, name: str) -> type[Exception] | None:
     """Find an exception class without importing or running anything."""
-    if module == _CELERY_MODULE and name in _FROM_CELERY:
+    if module in _CELERY_MODULES and name in _FROM_CELERY:
         return _FROM_CELERY[name]
     found: Any = sys.modules.get(module) if module else None
     if found is None:

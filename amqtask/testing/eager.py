@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from pamqp import body, frame, header
 
 from amqtask.app import App
-from amqtask.backends import Pending
+from amqtask.backends import Can, Pending
 from amqtask.clock import wall
 from amqtask.context import Context, _current
 from amqtask.errors import EncodeError, MessageTooLarge, TaskRevoked, UnsupportedMessage
@@ -250,9 +250,12 @@ class Eager(Outbox):
 
 
 class _Here:
-    """A result backend that keeps nothing: outcomes are resolved where calls run."""
+    """A result backend that keeps no outcomes: they are resolved where calls run."""
+
+    can = Can(groups=True, stores=False)
 
     def __init__(self) -> None:
+        self._groups: dict[str, object] = {}
         self._waiting: WeakValueDictionary[str, Pending] = WeakValueDictionary()
 
     def watch(self, task_id: str) -> Pending:
@@ -274,8 +277,29 @@ class _Here:
     ) -> None:
         done(None)
 
+    def refresh(self, pending: Pending) -> None:
+        """Know no more than was resolved."""
+
+    async def arefresh(self, pending: Pending) -> None:
+        """Do as `refresh`."""
+
     def forget(self, task_id: str) -> None:
         self._waiting.pop(task_id, None)
+
+    async def aforget(self, task_id: str) -> None:
+        self.forget(task_id)
+
+    def save_group(self, group_id: str, members: object) -> None:
+        self._groups[group_id] = members
+
+    def load_group(self, group_id: str) -> object | None:
+        return self._groups.get(group_id)
+
+    def forget_group(self, group_id: str) -> None:
+        self._groups.pop(group_id, None)
+
+    def close(self, timeout: float) -> None:
+        """Have nothing to close."""
 
 
 @contextmanager

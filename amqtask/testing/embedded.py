@@ -89,13 +89,13 @@ class Server(Broker):
     def _connection(self) -> Connection:
         return _Telling(self)
 
-    def restore_vhost(self, name: str) -> None:
+    def restore_vhost(self, name: str) -> VHost:
         """Make a vhost, with a clock of its own."""
-        super().restore_vhost(name)
-        vhost = self.vhost(name)
+        vhost = super().restore_vhost(name)
         if vhost.clock is self.clock:
             vhost.clock = StoppableClock()
             vhost.clock.start(asyncio.get_running_loop())
+        return vhost
 
     def delete_vhost(self, name: str) -> None:
         """Delete a vhost and stop its clock."""

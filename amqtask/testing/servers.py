@@ -27,6 +27,7 @@ from typing import Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from amqtask.errors import ConfigurationError, near
+from amqtask.testing import stores
 from amqtask.testing.probes import probe_rabbitmq, probe_redis
 
 #: How a server was had.
@@ -34,6 +35,9 @@ How = Literal["environment", "running", "docker", "program"]
 
 #: The compose file of a checkout; an installed package has none.
 COMPOSE_FILE = Path(__file__).parents[2] / "docker" / "compose.yaml"
+
+#: What ``AMQTASK_REQUIRE`` calls the cluster of three nodes that the chaos suite starts.
+CLUSTER = "rabbitmq-cluster"
 
 #: Seconds one look at a server may take.
 PROBE_TIMEOUT = 5.0
@@ -53,11 +57,17 @@ _PROGRAM_FOLDERS = (
     "/usr/bin",
 )
 #: Runs a program until its own standard input ends, so that a server ends with the process that
-#: started it, even when that one was killed.
+#: started it, even when that one was killed. What does not end when it is asked to is killed with
+#: all of its process group: a cluster's node may wait for others that are gone.
 _GUARD = """
-import os, subprocess, sys, threading
+import os, signal, subprocess, sys, threading, time
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-threading.Thread(target=lambda: (os.read(0, 1), server.terminate()), daemon=True).start()
+def end():
+    os.read(0, 1)
+    server.terminate()
+    time.sleep(25)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end, daemon=True).start()
 sys.exit(server.wait())
 """
 
@@ -71,7 +81,7 @@ class Server:
     """A server that answered.
 
     Attributes:
-        name: ``"rabbitmq"``, ``"rabbitmq4"`` or ``"redis"``.
+        name: As for `find`.
         url: Where it is, with its credentials.
         how: From where it was had.
         version: What it calls itself, ``""`` where it does not say.
@@ -94,6 +104,8 @@ class _Kind:
     url: str
     probe: Callable[[io.BufferedRWPair, SplitResult], str]
     at_least: int = 0  # major version
+    command: Callable[[int, Path], Sequence[str]] | None = None  # starts it; None: as below
+    package: str = ""  # where its program is not called after the service
 
     @property
     def variable(self) -> str:
@@ -101,7 +113,7 @@ class _Kind:
 
     @property
     def program(self) -> str:
-        return f"{self.service}-server"
+        return self.package or f"{self.service}-server"
 
     def ask(self, url: str) -> str:
         """Return the version of the server at this URL, or raise OSError with what is wrong."""
@@ -127,6 +139,33 @@ _KINDS = {
         _Kind("rabbitmq", "rabbitmq", (5672,), _AMQP, probe_rabbitmq),
         _Kind("rabbitmq4", "rabbitmq", (5674, 5672), _AMQP, probe_rabbitmq, at_least=4),
         _Kind("redis", "redis", (6379,), "redis://{}:{}/0", probe_redis),
+        _Kind(
+            "memcached",
+            "memcached",
+            (11211,),
+            "memcached://{}:{}",
+            stores.probe_memcached,
+            command=stores.memcached_command,
+            package="memcached",
+        ),
+        _Kind(
+            "postgresql",
+            "postgres",
+            (5432,),
+            "postgresql://postgres@{}:{}/postgres",
+            stores.probe_postgresql,
+            command=stores.postgresql_command,
+            package="postgresql",
+        ),
+        _Kind(
+            "mysql",
+            "mariadb",
+            (3306,),
+            "mysql://root@{}:{}/test",
+            stores.probe_mysql,
+            command=stores.mysql_command,
+            package="mariadb-server",
+        ),
     )
 }
 
@@ -151,7 +190,8 @@ def find(name: str) -> Server | None:
     back would test the wrong thing.
 
     Args:
-        name: ``"rabbitmq"`` (any version), ``"rabbitmq4"`` (4 or later) or ``"redis"``.
+        name: ``"rabbitmq"`` (any version), ``"rabbitmq4"`` (4 or later), ``"redis"``,
+            ``"memcached"``, ``"postgresql"`` or ``"mysql"`` (MariaDB, too).
 
     Raises:
         ConfigurationError: The name is unknown, or the variable names a server that does not
@@ -192,8 +232,8 @@ def required() -> frozenset[str]:
     Raises:
         ConfigurationError: It holds an unknown name, which would require nothing.
     """
-    names = os.environ.get("AMQTASK_REQUIRE", "").split(",")
-    return frozenset(_kind(name.strip()).name for name in names if name.strip())
+    names = {name.strip() for name in os.environ.get("AMQTASK_REQUIRE", "").split(",")} - {""}
+    return frozenset(name if name == CLUSTER else _kind(name).name for name in names)
 
 
 @contextmanager
@@ -246,7 +286,8 @@ def compose_ports() -> dict[str, str]:
 
     So that a private project does not meet whatever has the usual ports.
     """
-    names = ("RABBITMQ_PORT", "RABBITMQ_UI_PORT", "REDIS_PORT", "POSTGRES_PORT")
+    services = ("RABBITMQ", "RABBITMQ_UI", "REDIS", "POSTGRES", "MARIADB", "MEMCACHED")
+    names = [f"{service}_PORT" for service in services]
     return {
         f"AMQTASK_TEST_{name}": str(port)
         for name, port in zip(names, _free_ports(len(names)), strict=True)
@@ -315,18 +356,23 @@ def from_docker(name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def from_program(name: str) -> Iterator[Server]:
+def from_program(name: str, *, config: str = "") -> Iterator[Server]:
     """Give a private server from the installed program, and remove it and its data afterwards.
 
     It shares nothing with one of the system: own ports, own folder, no plugins, loopback only.
+
+    Args:
+        config: Text of its configuration file: ``advanced.config``, ``redis.conf``.
 
     Raises:
         ConfigurationError: The program is not installed, or did not start.
     """
     kind = _kind(name)
     run = _rabbitmq if kind.program == "rabbitmq-server" else _redis
+    if kind.command is not None:
+        run = _commanded
     with tempfile.TemporaryDirectory(prefix=f"amqtask-{name}-") as folder, ExitStack() as stack:
-        port, guard = stack.enter_context(run(kind, Path(folder)))
+        port, guard = stack.enter_context(run(kind, Path(folder), config))
         try:
             server = await_server(
                 name, _LOOPBACK, port, "program", alive=lambda: guard.poll() is None
@@ -338,22 +384,57 @@ def from_program(name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def _redis(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _redis(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     (port,) = _free_ports(1)
-    command = [_program(kind.program), "--port", str(port), "--bind", _LOOPBACK, "--save", ""]
+    file = folder / "redis.conf"
+    file.write_text(config)
+    command = [
+        _program(kind.program),
+        str(file),
+        "--port",
+        str(port),
+        "--bind",
+        _LOOPBACK,
+        "--save",
+        "",
+    ]
     with _guarded([*command, "--dir", str(folder)], folder, os.environ) as guard:
         yield port, guard
 
 
 @contextmanager
-def _rabbitmq(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _commanded(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
+    assert kind.command is not None
+    (port,) = _free_ports(1)
+    with _guarded(kind.command(port, folder), folder, os.environ) as guard:
+        yield port, guard
+
+
+@contextmanager
+def _rabbitmq(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     program, epmd = _program(kind.program), _program("epmd")
     port, dist_port, epmd_port = _free_ports(3)
+    environ = _node_environ(folder, port, dist_port, epmd_port, config)
+    # started here, because what needs it and finds none starts one that outlives the server
+    with _guarded([epmd, "-port", str(epmd_port)], folder, environ):
+        address = (_LOOPBACK, epmd_port)
+        _poll(lambda: socket.create_connection(address).close(), "epmd", STOP_TIMEOUT)
+        _check_version(kind, program, environ)
+        with _guarded([program], folder, environ) as guard:
+            yield port, guard
+
+
+def _node_environ(
+    folder: Path, port: int, dist_port: int, epmd_port: int, config: str = ""
+) -> dict[str, str]:
+    """Return the environment of a private node, and write what it reads into its folder."""
     for file, text in (("plugins", "[]."), ("rabbitmq.conf", ""), ("environment", "")):
         (folder / file).write_text(text)
+    if config:
+        (folder / "advanced.config").write_text(config)
     foreign = ("RABBITMQ_", "ERL_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    environ |= {
+    return environ | {
         "HOME": str(folder),  # the cookie is made there
         "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": _LOOPBACK,
@@ -372,13 +453,6 @@ def _rabbitmq(kind: _Kind, folder: Path) -> Iterator[_Started]:
             "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
         ),
     }
-    # started here, because what needs it and finds none starts one that outlives the server
-    with _guarded([epmd, "-port", str(epmd_port)], folder, environ):
-        address = (_LOOPBACK, epmd_port)
-        _poll(lambda: socket.create_connection(address).close(), "epmd", STOP_TIMEOUT)
-        _check_version(kind, program, environ)
-        with _guarded([program], folder, environ) as guard:
-            yield port, guard
 
 
 def _check_version(kind: _Kind, program: str, environ: Mapping[str, str]) -> None:

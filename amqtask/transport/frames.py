@@ -27,7 +27,9 @@ OVERHEAD = 8
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
 _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, reserved
-_MANDATORY = b"\x01"
+_MANDATORY, _OPTIONAL = b"\x01", b"\x00"
+#: Starts of the addresses that RabbitMQ and LavinMQ give for a direct reply.
+DIRECT_REPLIES = ("amq.rabbitmq.reply-to.", "amq.direct.reply-to.")
 
 _frame = Struct(">BHI").pack
 _content = Struct(">HHQH").pack
@@ -44,6 +46,8 @@ def publish_frames(
     channel: int, exchange: str, routing_key: str, message: Message, body_max: int
 ) -> list[bytes]:
     """Return the pieces of ``basic.publish`` with ``mandatory``, ready to be joined.
+
+    Direct replies alone go without ``mandatory``.
 
     Args:
         channel: Its number.
@@ -83,7 +87,11 @@ def publish_frames(
 
 @lru_cache(maxsize=1024)
 def _publish_method(channel: int, exchange: str, routing_key: str) -> bytes:
-    payload = _BASIC_PUBLISH + _short(exchange) + _short(routing_key) + _MANDATORY
+    # RabbitMQ before 4.2 returns a mandatory direct reply even when it arrives
+    # (str: what came as no UTF-8 is bytes here)
+    direct = not exchange and str(routing_key).startswith(DIRECT_REPLIES)
+    flags = _OPTIONAL if direct else _MANDATORY
+    payload = _BASIC_PUBLISH + _short(exchange) + _short(routing_key) + flags
     return _frame(_METHOD, channel, len(payload)) + payload + _END
 
 

@@ -13,15 +13,16 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from amqtask.errors import PublishTimeout
 from amqtask.message.model import Message
 from amqtask.settings import Settings
 from amqtask.transport.link import Link
-from amqtask.transport.publisher import Publication, Publisher
+from amqtask.transport.publisher import Publication, Publisher, Requirement
 from amqtask.transport.replies import ReplyQueue
+from amqtask.transport.session import Session
 from amqtask.transport.threads import IOThread, Mailbox
 from amqtask.transport.url import BrokerURL
 
@@ -159,6 +160,19 @@ class Transport:
         self._replies.append(replies)
         self.io.post(lambda: replies.start(self.link("consume")))
         return replies
+
+    def direct_replies(
+        self,
+        on_reply: Callable[[Message], None],
+        on_lost: Callable[[Collection[str]], None],
+    ) -> Requirement:
+        """Return what a call needs whose reply comes straight back; see `DirectReplies.take`."""
+        self.io.post(lambda: self.publisher.replies.take(on_reply, on_lost))
+
+        async def prepare(session: Session) -> None:
+            await self.publisher.consume_replies(session)
+
+        return Requirement("direct replies", prepare)
 
     def close(self, timeout: float = 5.0) -> None:
         """Wait for what is on its way, at most ``timeout`` seconds, and disconnect.

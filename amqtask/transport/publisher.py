@@ -8,6 +8,9 @@ One publication:
        |                                     `--channel or connection lost--> waiting
        `--deadline (from any state)--> PublishTimeout, or Blocked under an alarm
 
+The channel also takes direct replies once somebody asks for them: RabbitMQ
+answers to the channel that a call was published on.
+
 A message sent on a channel that is lost before the confirm is sent again on
 the next one: it may then exist twice, with the same id, but it is never lost.
 At most `WINDOW` messages are unconfirmed; the others wait their turn here, so
@@ -39,6 +42,7 @@ from amqtask.errors import (
     Unroutable,
 )
 from amqtask.message.model import Message
+from amqtask.transport.direct import DirectReplies
 from amqtask.transport.frames import publish_frames
 from amqtask.transport.link import Link
 from amqtask.transport.session import Channel, Session
@@ -191,6 +195,8 @@ class Publisher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        #: What comes back to this publisher's own channel.
+        self.replies = DirectReplies()
         link.on_change.append(self._link_changed)
 
     def start(self) -> None:
@@ -230,6 +236,17 @@ class Publisher:
             self._link_changed()
         else:
             self.start()
+
+    async def consume_replies(self, session: Session) -> None:
+        """Take direct replies on the channel of now; for a `Requirement`.
+
+        Raises:
+            ConfigurationError: The broker gives none.
+        """
+        channel = self._channel
+        # where it changed meanwhile, what needs this asks again
+        if channel is not None and channel.session is session:
+            await self.replies.consume(channel)
 
     async def drain(self, timeout: float) -> bool:
         """Wait until nothing is pending; False when ``timeout`` seconds were not enough."""
@@ -299,6 +316,8 @@ class Publisher:
         self._bytes = 0
         # what was on its way goes first, in its order, when the next channel is up
         self._waiting.extendleft(reversed(again))
+        if self.replies.consuming:
+            self.replies.lost({each.message.message_id or "" for each in self._each()})
         self._check_idle()
 
     def _verdict(self, publication: Publication, error: TransportError) -> PublishError | None:
@@ -369,6 +388,7 @@ class Publisher:
             group.append(first)
             return
         self._preparing[requirement] = [first]
+        channel = self._channel
 
         async def prepare() -> None:
             error: AmqtaskError | None = None
@@ -377,7 +397,8 @@ class Publisher:
                     await asyncio.sleep(REDECLARE)
                 await requirement.prepare(session)
             except TransportError as lost:
-                if session.is_open:
+                # with our own channel gone, too, the next one tries it anew
+                if session.is_open and self._channel is channel:
                     error = lost
             except AmqtaskError as failed:
                 error = failed
@@ -394,7 +415,7 @@ class Publisher:
                     )
                 self._check_idle()
                 return
-            if self._channel is not None and self._channel.session is session:
+            if self._channel is channel:
                 self._ready.add(requirement)
             self._waiting.extendleft(reversed(group))
             self._pump()

@@ -2,23 +2,30 @@
 
 trying --confirmed, stored--> then
    |--can never be sent-----> unsendable
-   |--failed, still ours----> waiting (back-off) --> trying
+   |--failed, still ours----> waiting (back-off) --> trying; a result result_retry_for at most
    `--failed, not ours------> lost: the broker delivers the message again
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
 from amqtask.app import App
 from amqtask.backends import Backend
-from amqtask.errors import CallError, MessageTooLarge
+from amqtask.errors import (
+    BackendError,
+    BackendUnavailable,
+    CallError,
+    MessageTooLarge,
+    ResultTooLarge,
+)
 from amqtask.message.results import ResultMeta
 from amqtask.transport import Publication
 from amqtask.transport.backoff import Backoff
-from amqtask.worker.execute import Job
+from amqtask.worker.job import Job
 
 log = logging.getLogger("amqtask.task")
 
@@ -26,7 +33,7 @@ Step = Callable[[], object]
 OnError = Callable[[Exception], object]
 
 #: What trying again cannot help.
-_HOPELESS = (CallError, MessageTooLarge)
+_HOPELESS = (CallError, MessageTooLarge, ResultTooLarge)
 
 
 class Keeper:
@@ -42,6 +49,7 @@ class Keeper:
         self._transport = app.transport
         self._io = app.transport.io
         self._lost = lost
+        self._retry_for = app.settings.result_retry_for
 
     def publish(
         self, job: Job, make: Callable[[], Publication], *, then: Step, unsendable: OnError
@@ -68,7 +76,7 @@ class Keeper:
     def save(
         self, job: Job, backend: Backend, meta: ResultMeta, *, then: Step, unsendable: OnError
     ) -> None:
-        """Have the backend store ``meta`` until it has.
+        """Have the backend store ``meta`` until it has, for ``result_retry_for`` at most.
 
         Raises:
             EncodeError: The result does not serialise.
@@ -76,6 +84,7 @@ class Keeper:
         call = job.call
         assert call is not None
         backoff = _backoff()
+        deadline = time.monotonic() + self._retry_for
 
         def save() -> None:
             backend.save(
@@ -88,7 +97,11 @@ class Keeper:
         def done(error: Exception | None) -> None:
             if error is None:
                 self._io.post(then)
-            elif isinstance(error, _HOPELESS):
+            elif (
+                isinstance(error, _HOPELESS)
+                or _refused(error)
+                or (time.monotonic() > deadline and isinstance(error, BackendError))
+            ):
                 self._io.post(unsendable, error)
             else:
                 self._io.post(self._later, job, "its result", error, backoff, save)
@@ -108,6 +121,11 @@ class Keeper:
             wait,
         )
         self._io.loop.call_later(wait, again)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether a store answered, and will not take it."""
+    return isinstance(error, BackendError) and not isinstance(error, BackendUnavailable)
 
 
 _backoff = partial(Backoff, first=0.5, cap=30.0)

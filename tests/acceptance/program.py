@@ -61,8 +61,11 @@ class Program:
         return code
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes it has started."""
-        found: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        """Return the processes it has started; none once it has ended."""
+        try:
+            found: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
         return found
 
     def kill(self) -> None:

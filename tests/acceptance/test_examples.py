@@ -107,22 +107,22 @@ MakeExample = Callable[..., Example]
 
 
 @pytest.fixture(scope="module")
-def delay_prefix(rabbitmq: Server) -> Iterator[str]:
+def delay_prefix(any_broker: Server) -> Iterator[str]:
     """Delay levels for all examples: making them takes as long as an example."""
     made = Names()
     yield made.delay_prefix("examples")
-    made.delete(rabbitmq.url)
+    made.delete(any_broker.url)
 
 
 @pytest.fixture
-def example(rabbitmq: Server, names: Names, delay_prefix: str, tmp_path: Path) -> MakeExample:
+def example(any_broker: Server, names: Names, delay_prefix: str, tmp_path: Path) -> MakeExample:
     """Copies an example, given its name and those of its queues."""
 
     def make(name: str, *queues: str) -> Example:
         unique = {queue: names.queue(queue) for queue in queues}
         unique["amqtask"] = names.exchange("amqtask")
         names.exchange("amqtask.dead")
-        return Example(name, tmp_path, rabbitmq.url, unique, delay_prefix)
+        return Example(name, tmp_path, any_broker.url, unique, delay_prefix)
 
     return make
 

@@ -33,7 +33,7 @@ def test_nothing_said_is_nothing_set() -> None:
             (
                 "known options: countdown, eta, expires, queue, exchange, routing_key, priority,"
                 " headers, task_id, time_limit, soft_time_limit, retry, serializer, compression,"
-                " ignore_result, shadow"
+                " ignore_result, shadow, call_timeout"
             ),
         ),
         (

@@ -73,10 +73,18 @@ def test_result_that_does_not_serialise():
 
 
 def test_unknown_keys_are_ignored():
-    """Extended results carry more; it is not needed."""
-    assert read({"task_id": "T", "status": "SUCCESS", "name": "t.add", "args": [1]}) == ResultMeta(
-        "T", "SUCCESS", children=[]
+    """Stamps and what later versions add is not needed."""
+    assert read({"task_id": "T", "status": "SUCCESS", "stamped_headers": ["x"], "x": 1}) == (
+        ResultMeta("T", "SUCCESS", children=[])
     )
+
+
+def test_extended_record():
+    """What Celery's result_extended adds is read and written under its names."""
+    said = {"name": "t.add", "args": [1], "kwargs": {}, "worker": "w", "retries": 0, "queue": "q"}
+    meta = read({"task_id": "T", "status": "SUCCESS", **said})
+    assert meta.extended == said
+    assert decode_meta(encode_meta(meta), "application/json", JSON_ONLY) == meta
 
 
 def test_naive_date_done_is_utc():

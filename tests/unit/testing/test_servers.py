@@ -217,7 +217,9 @@ def test_rabbitmq4_is_not_an_older_one(running: dict[str, str]) -> None:
     assert servers.find("rabbitmq4") == Server("rabbitmq4", url, "running", "4.1.0")
 
 
-@pytest.mark.parametrize("name", ["rabbitmq", "rabbitmq4", "redis"])
+@pytest.mark.parametrize(
+    "name", ["rabbitmq", "rabbitmq4", "redis", "memcached", "postgresql", "mysql"]
+)
 @pytest.mark.usefixtures("running")
 def test_nothing_is_found_where_nothing_runs(name: str) -> None:
     """An absent server is None, not an error."""
@@ -277,7 +279,9 @@ def test_an_unknown_name_is_an_error_with_a_near_one(ask: object) -> None:
         ask("rabitmq")
 
     assert str(caught.value) == "unknown server 'rabitmq', did you mean 'rabbitmq'?"
-    assert caught.value.hint == "known servers: rabbitmq, rabbitmq4, redis"
+    assert caught.value.hint == (
+        "known servers: rabbitmq, rabbitmq4, redis, memcached, postgresql, mysql"
+    )
 
 
 @pytest.mark.parametrize(

@@ -246,18 +246,14 @@ def test_in_time(bench: Bench, task):
     assert job.outcome == Done("ran")
 
 
-def test_cancelled_by_a_shutdown(bench: Bench):
-    """A coroutine cancelled because it was given back has no outcome that counts."""
-
-    @bench.app.task(name="t.task")
-    async def waits():
-        job.abandoned = True
-        raise asyncio.CancelledError
-
+def test_a_job_that_was_taken_while_it_ran(bench: Bench, task):
+    """A stop that gave it back has decided its outcome: its own end decides nothing any more."""
     job = Job(delivery())
-    asyncio.run(bench.executor.run_async(job))
-    assert isinstance(job.outcome, Failed)
-    assert job.outcome.reason == "abandoned"
+    task(lambda: bench.executor.claim(job))
+    run = bench.executor.run_async if bench.app.tasks["t.task"].is_async else None
+    asyncio.run(run(job)) if run is not None else bench.executor.run_sync(job)
+    assert job.outcome is None
+    assert bench.settled == []
 
 
 def test_decoding_happens_once(bench: Bench, task):

@@ -1,0 +1,126 @@
+"""``file:///path``: a file for each result, named and filled as Celery's filesystem backend does.
+
+For one machine, or machines that share a folder. A file is written beside and
+moved into its place, so nobody reads half of one.
+
+Source: celery 5.7 ``celery/backends/filesystem.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from amqtask.backends.base import Can
+from amqtask.backends.codec import Codec
+from amqtask.backends.keys import KeyStore
+from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError
+from amqtask.settings import Settings
+
+#: Bytes of the longest file name that common file systems take.
+_LONGEST = 255
+
+
+class FileStore(KeyStore):
+    """Keeps results in the files of one folder.
+
+    A file's time of change is the time at which it expires, ours by being set
+    ahead, so that failures can have a time of their own; Celery's files, whose
+    times are of their writing, are kept ``result_expires`` from then on.
+
+    Raises:
+        ConfigurationError: The URL names no folder.
+    """
+
+    can: Can = Can()
+
+    def __init__(self, url: str, settings: Settings, codec: Codec) -> None:
+        super().__init__(url, settings, codec)
+        parts = urlsplit(url)
+        if not parts.path.startswith("/") or parts.netloc not in ("", "localhost"):
+            raise ConfigurationError(
+                f"backend {url!r} names no folder", hint="write file:///var/lib/results"
+            )
+        self._folder = Path(unquote(parts.path))
+
+    def read(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `KeyStore.read`."""
+        found: dict[str, bytes] = {}
+        for key in keys:
+            with suppress(FileNotFoundError), _wrapped("read", key):
+                path = self._path(key)
+                if path.stat().st_mtime > time.time() - self._grace():
+                    found[key] = path.read_bytes()
+        return found
+
+    def write(self, key: str, value: bytes, expires: float | None) -> None:
+        """See `KeyStore.write`."""
+        path = self._path(key)
+        with _wrapped("write", key):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".new-", dir=self._folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(value)
+                    file.flush()
+                    os.fsync(file.fileno())
+                usual = self._grace()
+                if expires is not None and expires != usual:
+                    ends = time.time() + expires - usual
+                    os.utime(name, (ends, ends))
+                Path(name).replace(path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See `KeyStore.delete`."""
+        for key in keys:
+            with _wrapped("delete", key):
+                self._path(key).unlink(missing_ok=True)
+
+    def expire(self, now: datetime) -> int:
+        """See `Store.expire`."""
+        if self.settings.result_expires is None:
+            return 0
+        ended = now.timestamp() - self._grace()
+        count = 0
+        ours = (self._task, self._group, ".new-")
+        with suppress(FileNotFoundError), _wrapped("list", str(self._folder)):
+            for entry in os.scandir(self._folder):
+                with suppress(FileNotFoundError):
+                    if entry.name.startswith(ours) and entry.stat().st_mtime <= ended:
+                        Path(entry.path).unlink()
+                        count += 1
+        return count
+
+    def _grace(self) -> float:
+        """Seconds from a file's time to its end."""
+        expires = self.settings.result_expires
+        return float(2**40) if expires is None else expires
+
+    def _path(self, key: str) -> Path:
+        # an id is the caller's: it must not lead out of the folder
+        name = quote(key, safe=" !#$&'()*+,:;=@[]{}~") if "/" in key or key[:1] == "." else key
+        if len(name.encode()) > _LONGEST or "\0" in name:
+            raise BackendError(f"key {key[:60]!r}... makes no file name")
+        return self._folder / name
+
+
+class _wrapped:  # noqa: N801 - reads as a clause
+    """Turn an operating system's errors into ours, but for a file that is not there."""
+
+    def __init__(self, verb: str, what: str) -> None:
+        self._what = f"cannot {verb} {what!r}"
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise BackendUnavailable(f"{self._what}: {error.strerror or error}") from error
