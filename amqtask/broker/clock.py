@@ -57,7 +57,11 @@ class Clock:
         instant = self._instant  # once: another thread may look while `advance` runs
         if instant is not None:
             return instant
-        return time.monotonic() + self._ahead
+        return self._real() + self._ahead
+
+    def _real(self) -> float:
+        """Return the seconds that pass by themselves."""
+        return time.monotonic()
 
     def wall(self) -> float:
         """Return seconds since 1970, advanced along."""

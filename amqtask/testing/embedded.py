@@ -8,8 +8,10 @@ after every piece of data from a client, rather than look again and again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from amqtask.broker import Broker, Clock
@@ -27,6 +29,40 @@ from amqtask.topology.plan import (
 
 #: Seconds after which waiters look without being told, for what no client's data announces.
 _LOOK = 0.02
+
+
+class StoppableClock(Clock):
+    """A clock that can stand still: then only `advance` moves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped: float | None = None
+        self._lost = 0.0
+        #: What `now` has to be given to be a time of day; one number, so that both stand still.
+        self._epoch = time.time() - time.monotonic()
+
+    def wall(self) -> float:
+        """Return seconds since 1970, advanced along."""
+        # whole microseconds, as datetimes have them: what is put off by a second is due in just that
+        return round(self.now() + self._epoch, 6)
+
+    def _real(self) -> float:
+        stopped = self._stopped
+        return time.monotonic() - self._lost if stopped is None else stopped
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Stand still for as long as the block runs; nothing of it is made up for later."""
+        if self._stopped is not None:
+            yield
+            return
+        self._stopped = self._real()
+        try:
+            yield
+        finally:
+            # in this order, so that nobody sees time go back
+            self._lost = time.monotonic() - self._stopped
+            self._stopped = None
 
 
 class _Telling(Connection):
@@ -57,7 +93,7 @@ class Server(Broker):
         """Make a vhost, with a clock of its own."""
         vhost = super().restore_vhost(name)
         if vhost.clock is self.clock:
-            vhost.clock = Clock()
+            vhost.clock = StoppableClock()
             vhost.clock.start(asyncio.get_running_loop())
         return vhost
 

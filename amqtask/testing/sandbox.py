@@ -3,7 +3,7 @@
     open --use(app), worker(app)--> in use --close--> workers stopped, apps back where they were,
                                                       vhost deleted, failures raised
 
-Time passes in steps. `advance` jumps from one instant at which something falls
+Time passes in steps. It stands still while the test waits for its workers, and `advance` jumps from one instant at which something falls
 due to the next, and lets the workers finish what that brought before it jumps
 on. So a task that fails at minute one and waits two more is tried again at
 minute three, not at the end of the hour that was asked for, whatever the
@@ -23,17 +23,19 @@ from typing import Any
 from amqtask.app import App
 from amqtask.broker.queues import Queue
 from amqtask.clock import telling, wall
-from amqtask.testing.embedded import Server
+from amqtask.testing.embedded import Server, StoppableClock
 from amqtask.testing.failures import Failure, Failures
 from amqtask.testing.faults import Faults
 from amqtask.testing.letters import Letter, read
 from amqtask.testing.outbox import Outbox
 from amqtask.testing.worker import PATIENCE, Worker
 from amqtask.topology.deadletter import dead_queue_name
-from amqtask.topology.delay import delay_plan, delay_prefix
+from amqtask.topology.delay import TICK_MS, delay_plan, delay_prefix
 from amqtask.transport.url import BrokerURL
 
 _numbers = itertools.count(1)
+#: Seconds that a delayed call may come after its time, as delays are rounded up.
+_TICK = TICK_MS / 1000
 
 
 class Sandbox(Outbox):
@@ -58,6 +60,7 @@ class Sandbox(Outbox):
         self._apps: list[App] = []
         self._workers: list[Worker] = []
         self._vhost = server.vhost(self._name)
+        assert isinstance(self._vhost.clock, StoppableClock)
         self._clock = self._vhost.clock
         self._closing = ExitStack()
         self._closing.enter_context(telling(self._clock.wall))
@@ -127,10 +130,19 @@ class Sandbox(Outbox):
         """Return this broker's time in seconds since 1970; `time.time` plus what was advanced."""
         return wall()
 
+    def freeze(self) -> None:
+        """Have time stand still from now on, until the test ends: only `advance` moves it.
+
+        Without it time also passes by itself, as everywhere, which a test that looks at
+        exact times on a slow machine may not want.
+        """
+        self._closing.enter_context(self._clock.standing())
+
     def advance(self, seconds: float, *, timeout: float = PATIENCE) -> None:
         """Let time pass at once: delays, TTLs and back-off that end in it fire, in their order.
 
-        Workers that run have run what that brought them when this returns.
+        Workers that run have run what that brought them when this returns. What is due
+        within one tick of the delays, 50 ms, beyond the end fires too.
 
         Args:
             seconds: How much.
@@ -144,18 +156,18 @@ class Sandbox(Outbox):
         if seconds < 0:
             raise ValueError(f"time cannot go back by {-seconds!r} seconds")
         deadline = time.monotonic() + timeout
-        target = self._clock.now() + seconds
-        self._wait_until_idle(deadline)
-        while not self._server.run(lambda: self._jump(target)):
+        with self._clock.standing():
+            target = self._clock.now() + seconds
             self._wait_until_idle(deadline)
-        self._wait_until_idle(deadline)
-        self._look_for_failures()
-        self._failures.raise_first()
+            while not self._server.run(lambda: self._jump(target)):
+                self._wait_until_idle(deadline)
+            self._wait_until_idle(deadline)
+        self._raise_failures()
 
     def _jump(self, target: float) -> bool:
         """Go on to ``target``; False at the first instant that gives a worker something to do."""
         clock = self._clock
-        while (due := clock.due) is not None and due <= target:
+        while (due := clock.due) is not None and due <= target + _TICK:
             clock.advance(max(0.0, due - clock.now()))
             if self._busy():
                 return False
@@ -166,24 +178,24 @@ class Sandbox(Outbox):
 
     def run_until_idle(self, timeout: float = PATIENCE) -> None:
         """Wait until the workers have nothing to do; see `Worker.run_until_idle`."""
-        self._wait_until_idle(time.monotonic() + timeout)
-        self._look_for_failures()
-        self._failures.raise_first()
+        with self._clock.standing():
+            self._wait_until_idle(time.monotonic() + timeout)
+        self._raise_failures()
 
     def drain(self, timeout: float = PATIENCE) -> None:
         """Run until nothing is left, delayed calls included; see `Worker.drain`."""
         deadline = time.monotonic() + timeout
-        while True:
-            self._wait_until_idle(deadline)
-            if self._server.run(self._jump_to_the_next):
-                break
-            if time.monotonic() > deadline:
+        with self._clock.standing():
+            try:
+                self._wait_until_idle(deadline)
+                while not self._server.run(self._jump_to_the_next):
+                    self._wait_until_idle(deadline)
+            except AssertionError as late:
                 raise AssertionError(
-                    f"calls were still waiting after {timeout:g} s: {self._listing(self.delayed())}; "
-                    "does a task call itself? advance() lets a certain time pass"
-                )
-        self._look_for_failures()
-        self._failures.raise_first()
+                    f"calls were left after {timeout:g} s ({late}); does a task call itself? "
+                    "advance() lets a certain time pass"
+                ) from None
+        self._raise_failures()
 
     def _jump_to_the_next(self) -> bool:
         """Let time pass until something becomes of what waits; True when nothing waits."""
@@ -211,10 +223,10 @@ class Sandbox(Outbox):
         """
         for app in self._apps:
             self._failures.watch(app)  # tasks may have been defined since
-        timeout = max(0.0, deadline - time.monotonic())
-        if not self._server.when(lambda: not self._busy(), timeout):
+        left = deadline - time.monotonic()
+        if left <= 0 or not self._server.when(lambda: not self._busy(), left):
             busy = self._server.run(self._busy)
-            raise AssertionError(f"not idle in time: {'; '.join(busy) or 'it was, just after'}")
+            raise AssertionError(f"not idle in time: {'; '.join(busy) or 'it is, just now'}")
 
     def _busy(self) -> list[str]:
         """Return what is not done yet, a phrase for each queue; on the broker's loop."""
@@ -238,6 +250,10 @@ class Sandbox(Outbox):
         """Return the failures that the test has not seen yet; they count as seen now."""
         self._look_for_failures()
         return self._failures.take()
+
+    def _raise_failures(self) -> None:
+        self._look_for_failures()
+        self._failures.raise_first()
 
     def _look_for_failures(self) -> None:
         for app in self._apps:
@@ -277,10 +293,6 @@ class Sandbox(Outbox):
             ]
 
         return [read(name, message, dead=dead) for name, message in self._server.run(held)]
-
-    @staticmethod
-    def _listing(letters: Sequence[Letter]) -> str:
-        return ", ".join(f"{letter.task} (id {letter.id})" for letter in letters[:5])
 
 
 @contextmanager
