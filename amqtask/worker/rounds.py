@@ -34,6 +34,8 @@ SILENT = 10.0
 OVERDUE = 5.0
 #: The same for a child that beats: it should have got rid of the task itself.
 LONG_OVERDUE = 20.0
+#: Seconds that a child has to be gone after it said that nothing is left.
+HANGING = 10.0
 #: Seconds by which a round may be late before silence is put down to the machine.
 LATE = 3.0
 
@@ -139,7 +141,7 @@ class Rounds:
 
     def _look_at(self, child: ChildProcess, now: float, wall: float) -> None:
         silence = self.silence(child, now)
-        if silence > SILENT and not child.silent:
+        if silence > SILENT and not child.silent and child.stopped is None:
             child.silent = True
             log.warning(
                 "child.silent pid=%d seconds=%.0f ran=%r: a task may hold the interpreter; it is "
@@ -155,6 +157,10 @@ class Rounds:
 
     def _end_if_hung(self, child: ChildProcess, silence: float, now: float, wall: float) -> None:
         if child.fate is not None:
+            return
+        if child.stopped is not None:  # it beats no more, and should be gone any moment
+            if now - max(child.stopped, self._fresh) > HANGING:
+                child.kill("it hung at its end")
             return
         if silence > OVERDUE:
             late = overdue(child.ran(), wall, OVERDUE)

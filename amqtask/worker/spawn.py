@@ -52,6 +52,7 @@ class ChildProcess:
         gave_up: Why it gives itself up; None while it does not.
         fate: Why the supervisor killed it; None while it did not.
         silent: Whether it was reported as silent.
+        stopped: `time.monotonic` when it said that nothing is left; None before.
     """
 
     def __init__(self, spec: WorkerSpec, index: int) -> None:
@@ -64,22 +65,16 @@ class ChildProcess:
         self.counts: Counter[str] = Counter()
         self.gave_up: str | None = None
         self.fate: str | None = None
+        self.stopped: float | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._unsaid: list[bytes] = []
         self._ended: asyncio.Event = asyncio.Event()
         self._board = Board.create(spec.board_slots)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fd = self._board.fileno()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "amqtask.worker.child"],
-                stdin=theirs.fileno(),
-                close_fds=True,
-                pass_fds=[fd],
-                env={**os.environ, **spec.environ},
-            )
-        self._sock = ours
-        self._sock.sendall(spec.line(board=fd))
+        try:
+            self._process, self._sock = _spawn(spec, self._board.fileno())
+        except OSError:
+            self._board.close()
+            raise
         self.pid = self._process.pid
 
     async def watch(self, on_said: Callable[[ChildProcess], None]) -> int:
@@ -135,6 +130,7 @@ class ChildProcess:
                 self.gave_up = str(said.get("reason", "?"))
                 self.reasons = (f"it gives up: {self.gave_up}",)
             case "stopped":
+                self.stopped = self.heard
                 self.counts = Counter(said.get("counts", {}))
             case other:
                 log.debug("child.unknown_event pid=%d event=%r", self.pid, other)
@@ -191,6 +187,26 @@ class ChildProcess:
     def close(self) -> None:
         """Let go of the board, once it has ended and been read."""
         self._board.close()
+
+
+def _spawn(spec: WorkerSpec, board: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the process, and return it with our end of its line."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "amqtask.worker.child"],
+                stdin=theirs.fileno(),
+                close_fds=True,
+                pass_fds=[board],
+                env={**os.environ, **spec.environ},
+            )
+    except OSError:
+        ours.close()
+        raise
+    with contextlib.suppress(OSError):  # one that died at once is found dead by its watch
+        ours.sendall(spec.line(board=board))
+    return process, ours
 
 
 def death(code: int) -> str:

@@ -240,9 +240,12 @@ class Supervisor:
             self._crew.size,
         )
         self._notifier.reloading()
-        if await self._crew.restart():
+        replaced = await self._crew.restart()
+        if self._stopping.is_set():
+            return
+        if replaced:
             log.info("worker.restarted processes=%d", self._crew.size)
-        elif not self._stopping.is_set():
+        else:
             log.error("worker.restart_failed: a new process did not get ready, the old ones go on")
         self._notifier.ready()
 

@@ -90,6 +90,7 @@ def test_the_banner_shows_what_was_asked_for(desk: Workshop) -> None:
     desk.write(TASKS)
     worker = desk.worker(
         *("-Q", "email:8,reports", "--autoscale", "2,4", "--pool", "process", "--time-limit", "60"),
+        *("--process-slots", "3"),
         *("--soft-time-limit", "50", "--max-tasks-per-child", "1000"),
         *("--max-memory-per-child", "300MB", "--shutdown-timeout", "25"),
         *("--health-port", "0", "--health-host", "127.0.0.1"),
@@ -97,7 +98,7 @@ def test_the_banner_shows_what_was_asked_for(desk: Workshop) -> None:
     worker.wait_for("worker.waiting")
     for line in (
         "  queues    email (8 slots of its own), reports",
-        "  runs      2 to 4 processes x 16 tasks, each in a process of its own",
+        "  runs      2 to 4 processes x 11 tasks, each in a process of its own",
         "  limits    hard 60 s, soft 50 s",
         "  recycles  after 1000 tasks or above 300 MiB",
         "  shutdown  after 25 s tasks are cancelled",

@@ -11,7 +11,7 @@ from amqtask.worker.board import BoardEntry
 from amqtask.worker.crew import Crew
 from amqtask.worker.ladder import Rung
 from amqtask.worker.lines import Beat
-from amqtask.worker.rounds import LONG_OVERDUE, OVERDUE, SILENT, Rounds, outgrown, overdue
+from amqtask.worker.rounds import HANGING, LONG_OVERDUE, OVERDUE, SILENT, Rounds, outgrown, overdue
 from tests.helpers import aeventually
 from tests.unit.worker.children import SPEC, FakeChild, Nursery
 
@@ -145,6 +145,19 @@ async def test_one_that_beats_gets_rid_of_its_task_itself(watch):
     first.entries = [BoardEntry("A", "t.hog", WALL - 60, WALL - LONG_OVERDUE - 1)]
     man.go(2, first, second)
     assert first.has_ended()
+
+
+async def test_one_that_hangs_at_its_end_is_killed(watch):
+    """It said that nothing is left: it has a moment to be gone."""
+    man = watch()
+    first, second = await man.filled(2)
+    first.stopped = man.now
+    man.go(HANGING, second)
+    assert not first.has_ended()
+    man.go(2, second)
+    assert first.has_ended()
+    assert first.fate == "it hung at its end"
+    assert not first.silent
 
 
 async def test_a_machine_that_slept_blames_nobody(watch):
