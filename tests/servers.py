@@ -209,6 +209,12 @@ class Names:
         self._exchanges.append(name)
         return name
 
+    def cancel_exchange(self, word: str = "cancel") -> str:
+        """Return a name for an exchange of cancelled calls; its register is deleted with it."""
+        name = self.exchange(word)
+        self._queues.append(f"{name}.register")
+        return name
+
     def delay_prefix(self, word: str = "delay") -> str:
         """Return a prefix for delay levels; the levels' queues and exchanges are deleted."""
         prefix = f"test-{self._mark}-{word}"

@@ -120,7 +120,7 @@ def banner(app: App, spec: WorkerSpec, settings: Settings) -> str:
         f"  broker    {', '.join(redact_url(url) for url in settings.broker)}",
         f"  results   {redact_url(settings.backend) if settings.backend else 'off'}",
         f"  queues    {', '.join(_with_slots(*queue) for queue in spec.queues)}",
-        f"  runs      {_processes(settings)} x {spec.concurrency} tasks{_pool(spec)}",
+        f"  runs      {_processes(settings)} x {_tasks(spec)}",
         *(f"  {word:<9} {text}" for word, text in _extras(settings).items()),
         f"  tasks     {len(tasks) or 'none: name their modules in the setting imports'}",
     ]
@@ -138,8 +138,10 @@ def _processes(settings: Settings) -> str:
     return f"{settings.processes} process{'es' if settings.processes > 1 else ''}"
 
 
-def _pool(spec: WorkerSpec) -> str:
-    return ", each in a process of its own" if spec.pool == "process" else ""
+def _tasks(spec: WorkerSpec) -> str:
+    if spec.pool == "process":
+        return f"{spec.runners} tasks, each in a process of its own"
+    return f"{spec.slots} tasks"
 
 
 def _extras(settings: Settings) -> dict[str, str]:
@@ -149,13 +151,13 @@ def _extras(settings: Settings) -> dict[str, str]:
         "soft": settings.soft_time_limit,
     }
     replaced = {
-        "{} tasks": settings.max_tasks_per_child,
-        "{} MiB": settings.max_memory_per_child and settings.max_memory_per_child >> 20,
+        "after {} tasks": settings.max_tasks_per_child,
+        "above {} MiB": settings.max_memory_per_child and settings.max_memory_per_child >> 20,
     }
     extras = {
         "limits": ", ".join(f"{word} {value:g} s" for word, value in limits.items() if value),
         "recycles": " or ".join(
-            f"after {text.format(value)}" for text, value in replaced.items() if value is not None
+            text.format(value) for text, value in replaced.items() if value is not None
         ),
         "shutdown": ""
         if settings.shutdown_timeout is None

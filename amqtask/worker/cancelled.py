@@ -63,6 +63,9 @@ class Known:
     def __len__(self) -> int:
         return len(self._records)
 
+    def __contains__(self, id: str) -> bool:
+        return id in self._records
+
     def add(self, record: Cancellation, now: float) -> bool:
         """Take a record in; returns whether it says anything new."""
         if record.until <= now:
@@ -149,7 +152,8 @@ class Cancelled:
 
     def get(self, id: str) -> Cancellation | None:
         """Return the cancellation of a call, or None."""
-        return self._known.get(id, wall())
+        # asked for every job, of which hardly any is cancelled
+        return self._known.get(id, wall()) if id in self._known else None
 
     async def caught_up(self, session: Session) -> None:
         """Wait until the register was read on ``session``, or cannot be, at most `PATIENCE`.

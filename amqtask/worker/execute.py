@@ -79,6 +79,7 @@ class Executor:
     Attributes:
         running: Jobs that run now.
         checks: Asked in turn before a job begins.
+        begun: Called with each job once it is among those that run.
 
     Threads: `run_sync` and `run_isolated` from any thread, `run_async` on the user's loop.
     """
@@ -109,6 +110,7 @@ class Executor:
         self.running: set[Job] = set()
         self.limits = Limits(app.transport.io, self._take, on_give_up)
         self.checks: list[Check] = []
+        self.begun: Callable[[Job], None] | None = None
 
     # -- the steps, in each pool -----------------------------------------------------
 
@@ -152,6 +154,8 @@ class Executor:
             self._settle(job)
             return
         self.running.add(job)
+        if self.begun is not None:
+            self.begun(job)
         try:
             outcome = self._in_runner(job, seat)
         except AmqtaskError as error:  # the app cannot be found by another process, say
@@ -216,6 +220,8 @@ class Executor:
             job.slot = slot
             board.begin(slot, call.id, call.task, time.time() + job.hard if job.hard else None)
         self.running.add(job)
+        if self.begun is not None:
+            self.begun(job)
         if job.hard or job.soft:
             self.limits.begin(job)
         if log.isEnabledFor(logging.DEBUG):

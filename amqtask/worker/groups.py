@@ -62,6 +62,10 @@ class PoolSet:
         """Return the waiting job of that id; from any thread."""
         return next((job for pool in self._all for job in pool.waiting.all() if job.id == id), None)
 
+    def held(self) -> list[Job]:
+        """Return the jobs that wait; from any thread."""
+        return [job for pool in self._all for job in pool.waiting.all()]
+
     def withdraw(self, job: Job) -> bool:
         """Take a waiting job out; False when it has started; from any thread."""
         return any(pool.waiting.withdraw(job) for pool in self._all)

@@ -129,10 +129,12 @@ class Node:
         )
         self._suspects = Suspects()
         self._executor.checks.append(self._on_record)
+        self._executor.begun = self._cancelled_just_now
         self._app_path: str | None = None
         self._pools: list[PoolSet] = []
         self._intake: Intake | None = None
         self._cancelled: Cancelled | None = None
+        self._heard: dict[str, bool] = {}  # cancelled in this turn of the I/O loop
 
     # -- what it does -------------------------------------------------------------------
 
@@ -286,11 +288,14 @@ class Node:
                     return True
         for job in self._executor.running.copy():
             if job.id == task_id:
-                self._executor.limits.stop(job, Verdict.CANCELLED)
-                if terminate:
-                    self._executor.limits.terminate(job, Verdict.CANCELLED)
+                self._stop_job(job, terminate)
                 return True
         return False
+
+    def _stop_job(self, job: Job, terminate: bool) -> None:
+        self._executor.limits.stop(job, Verdict.CANCELLED)
+        if terminate:
+            self._executor.limits.terminate(job, Verdict.CANCELLED)
 
     def suspect(self, ids: Iterable[str], why: str) -> None:
         """Run these calls isolated when they come."""
@@ -360,9 +365,25 @@ class Node:
             return None
         return Revoked("cancelled")
 
-    def _heard_cancel(self, task_id: str, terminate: bool) -> None:
-        # in the I/O thread, for each call that is cancelled anywhere; most are not here
-        self.cancel(task_id, terminate=terminate)
+    def _cancelled_just_now(self, job: Job) -> None:
+        """Cancel a job that was let in before its record came, and begins after it was looked for."""
+        record = self._cancelled.get(job.id) if self._cancelled is not None else None
+        if record is not None:
+            self._stop_job(job, record.terminate)
+
+    def _hear(self, task_id: str, terminate: bool) -> None:
+        # in the I/O thread, for each call that is cancelled anywhere; most are not here, and
+        # thousands may come at once: they are looked for together
+        if not self._heard:
+            self._io.loop.call_soon(self._find_heard)
+        self._heard[task_id] = terminate or self._heard.get(task_id, False)
+
+    def _find_heard(self) -> None:
+        heard, self._heard = self._heard, {}
+        here = {job.id for pools in self._pools for job in pools.held()}
+        here |= {job.id for job in self._executor.running.copy()}
+        for task_id in here & heard.keys():
+            self.cancel(task_id, terminate=heard[task_id])
 
     def _sentence(self, job: Job) -> Outcome | None:
         why = self._suspects.sentence(job.id)
@@ -371,7 +392,7 @@ class Node:
     # -- inside -------------------------------------------------------------------------
 
     async def _start_intake(self) -> None:
-        self._cancelled = Cancelled(self._app, self._heard_cancel)
+        self._cancelled = Cancelled(self._app, self._hear)
         self._cancelled.start()
         self._intake = Intake(
             self._app,

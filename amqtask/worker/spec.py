@@ -59,6 +59,11 @@ class WorkerSpec:
         return sum(group.slots for group in self._groups())
 
     @property
+    def runners(self) -> int:
+        """Isolated processes that a process has at once, over all of its queues."""
+        return sum(group.processes for group in self._groups())
+
+    @property
     def board_slots(self) -> int:
         """Tasks that its run board has room for."""
         return board_slots(self._groups())

@@ -8,7 +8,6 @@ import pytest
 
 from tests.acceptance.program import Workshop
 from tests.helpers import eventually
-from tests.servers import Names
 
 TASKS = """
 import asyncio, os, sys, time
@@ -47,10 +46,7 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(autouse=True)
-def _own_register(workshop: Workshop, names: Names) -> None:
-    exchange = names.exchange("cancel")
-    names.also(f"{exchange}.register")
-    workshop.environ["AMQTASK_CANCEL_EXCHANGE"] = exchange
+def _tasks(workshop: Workshop) -> None:
     workshop.write(TASKS)
 
 

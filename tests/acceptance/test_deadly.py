@@ -59,8 +59,9 @@ def ignore_all():
             pass
 
 def close_all():
+    write("began")
     os.closerange(3, 4096)
-    time.sleep(0.2)
+    time.sleep(90)
 
 def outlive():  # a copy of the process lives on, and holds on to the connection to the worker
     if os.fork() == 0:
@@ -81,6 +82,8 @@ for function, said in (
 
 app.task(name="t.segfault")(segfault)
 app.task(name="t.leave")(leave)
+app.task(name="t.close_all")(close_all)
+app.task(name="t.hold_the_interpreter", time_limit=1)(hold_the_interpreter)
 app.task(name="t.ignore_all", time_limit=1, soft_time_limit=0.5)(ignore_all)
 
 @app.task(name="l.ignore_all", time_limit=1)
@@ -179,9 +182,9 @@ def test_a_runner_that_hangs(workshop: Workshop, task: str) -> None:
     assert psutil.wait_procs(children, timeout=30)[1] == []
 
 
-@pytest.mark.parametrize("task", ["t.segfault", "t.leave"])
+@pytest.mark.parametrize("task", ["t.segfault", "t.leave", "t.close_all"])
 def test_what_kills_a_worker_process(workshop: Workshop, task: str) -> None:
-    """The broker delivers again; once it is suspect it runs isolated, and is found and parked."""
+    """The board says what ran: that runs isolated when it comes again, and is found and parked."""
     worker, dead = _beside_neighbours(workshop, task, "neighbour")
     assert dead["amqtask-reason"] == "worker_lost"
     assert dead["task"] == task
@@ -195,8 +198,16 @@ def test_what_does_not_end_in_a_worker_process(workshop: Workshop, task: str) ->
     worker, dead = _beside_neighbours(workshop, task, "neighbour")
     assert dead["amqtask-reason"] == "timeout"
     assert "node.given_up" in worker.output
-    worker.wait_for("exit code 75")
+    worker.wait_for("child.gave_up")
     assert workshop.ledger().count("began") == 1
+    assert worker.stop() == 0
+
+
+def test_what_holds_the_interpreter_of_a_worker_process(workshop: Workshop) -> None:
+    """Nothing in its process can act: the supervisor kills it, and the call does not run again."""
+    worker, dead = _beside_neighbours(workshop, "t.hold_the_interpreter", "neighbour")
+    assert dead["amqtask-reason"] == "timeout"
+    worker.wait_for("signal SIGKILL: another one starts in")
     assert worker.stop() == 0
 
 

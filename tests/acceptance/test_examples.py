@@ -51,6 +51,7 @@ class Example:
             "AMQTASK_EXCHANGE": unique["amqtask"],
             "AMQTASK_DEAD_LETTER_EXCHANGE": f"{unique['amqtask']}.dead",
             "AMQTASK_DELAY_PREFIX": delay,
+            "AMQTASK_CANCEL_EXCHANGE": unique["amqtask.cancel"],
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
@@ -122,6 +123,7 @@ def example(any_broker: Server, names: Names, delay_prefix: str, tmp_path: Path)
         unique = {queue: names.queue(queue) for queue in queues}
         unique["amqtask"] = names.exchange("amqtask")
         names.exchange("amqtask.dead")
+        unique["amqtask.cancel"] = names.cancel_exchange("amqtask.cancel")
         return Example(name, tmp_path, any_broker.url, unique, delay_prefix)
 
     return make

@@ -53,6 +53,7 @@ class Place:
             "AMQTASK_EXCHANGE": self.exchange,
             "AMQTASK_DEAD_LETTER_EXCHANGE": self._names.exchange("dead"),
             "AMQTASK_DELAY_PREFIX": self._names.delay_prefix(),
+            "AMQTASK_CANCEL_EXCHANGE": self._names.cancel_exchange(),
             "PYTHONPATH": str(ROOT),
         }
         self._rivals: dict[str, str] = {}

@@ -48,8 +48,7 @@ MakeApp = Callable[..., App]
 @pytest.fixture
 def make_app(broker: str, names: Names) -> Iterator[MakeApp]:
     """Makes apps that share one register."""
-    exchange = names.exchange("cancel")
-    names.also(f"{exchange}.register")
+    exchange = names.cancel_exchange()
     with ExitStack() as stack:
 
         def make(**settings: Any) -> App:
@@ -398,3 +397,21 @@ async def test_awaited(make_app: MakeApp, follow: Callable[..., Follower]) -> No
     follower = follow()
     await aeventually(lambda: follower.ready)
     assert follower.heard == [("one", False), ("two", True), ("three", True)]
+
+
+def test_under_an_alarm_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mark can be put then, so the register cannot be read; consuming goes on all the same."""
+    monkeypatch.setattr(cancelled, "PATIENCE", 0.3)
+    with Broker().start_in_thread() as broker:
+        with App("alarm", broker=broker.url, environ={}) as other:
+            other.cancel("one")
+        broker.faults.block("low on memory")
+        with App("alarm", broker=broker.url, environ={}) as app:
+            follower = Follower(app)
+            try:
+                app.transport.io.run(follower.caught_up(), 20)
+                assert not follower.ready
+                broker.faults.unblock()
+                assert follower.wait().ids == ["one"]
+            finally:
+                follower.close()

@@ -275,6 +275,13 @@ def _everyone(name: str, site: Site, *, levels: int = 0, boot: bool = False) -> 
     return Harm(name, 0.0, children=pids, room=room, client=True, levels=levels, boot=boot)
 
 
+#: What a node does to the connections of its clients when it is told to close them.
+_CLOSE = """
+    [rabbit_networking:close_connection(C, "chaos") || C <- rabbit_networking:connections(),
+        node(C) =:= node()].
+"""
+
+
 def _nodes(site: Site) -> list[Node]:
     assert site.cluster is not None
     return site.cluster.nodes
@@ -285,7 +292,7 @@ def close_connections(site: Site, rng: random.Random) -> Harm:
     """Every node closes its connections, with 320 and a word."""
     harm = _everyone("broker.close_connections", site)
     for node in _nodes(site):
-        node.command("close_all_connections", "chaos")
+        node.evaluate(_CLOSE)
     return harm
 
 
@@ -337,9 +344,9 @@ def drain_node(site: Site, rng: random.Random) -> Harm:
     """One node is put into maintenance: it drops its clients and hands its queues over."""
     harm = _everyone("node.drain", site, levels=BETWEEN)
     node = rng.choice(_nodes(site))
-    node.command("drain", tool="rabbitmq-upgrade")
+    node.evaluate("rabbit_maintenance:drain().")
     time.sleep(rng.uniform(1.0, 3.0))
-    node.command("revive", tool="rabbitmq-upgrade")
+    node.evaluate("rabbit_maintenance:revive().")
     return harm
 
 
@@ -362,26 +369,30 @@ def memory_alarm(site: Site, rng: random.Random) -> Harm | None:
     """Every node is out of memory by its own measure, and takes no publishes for a while."""
     harm = _everyone("broker.alarm", site)
     begun = time.monotonic()
-    _watermark(site, "absolute", "1MB")
+    _watermark(site, "{absolute, 1000000}")
     time.sleep(rng.uniform(2.0, 6.0))
     _watermark(site, "0.4")
     # a worker that gives up on a confirm publishes again, and the broker may get to have both
     return harm if time.monotonic() - begun > PUBLISH_TIMEOUT / 2 else None
 
 
-def _watermark(site: Site, *words: str) -> None:
+def _watermark(site: Site, most: str) -> None:
     for node in _nodes(site):
-        node.command("set_vm_memory_high_watermark", *words)
+        node.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({most}).")
 
 
 @_fault("broker.password", _private)
 def other_password(site: Site, rng: random.Random) -> Harm:
     """Connections are closed while the password is another one: refused, and yet not given up."""
     harm = _everyone("broker.password", site)
-    first = _nodes(site)[0]
-    first.command("change_password", "guest", "another")
+    _password(site, "another")
     for node in _nodes(site):
-        node.command("close_all_connections", "chaos")
+        node.evaluate(_CLOSE)
     time.sleep(rng.uniform(2.0, 4.0))
-    first.command("change_password", "guest", "guest")
+    _password(site, "guest")
     return harm
+
+
+def _password(site: Site, word: str) -> None:
+    change = "rabbit_auth_backend_internal:change_password"
+    _nodes(site)[0].evaluate(f'{change}(<<"guest">>, <<"{word}">>, <<"chaos">>).')

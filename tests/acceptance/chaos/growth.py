@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from tests.acceptance.chaos.workers import Member, Sample, Worker
@@ -55,6 +57,18 @@ def growths(workers: Sequence[Worker]) -> list[Growth]:
             if growth is not None:
                 found.append(growth)
     return found
+
+
+def write_samples(workers: Sequence[Worker], path: Path) -> None:
+    """Write down every sample, for whoever wants to see how a process grew."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["worker", "role", "pid", "at", "rss", "fds", "threads"])
+        for worker in workers:
+            for pid, member in sorted(worker.members.items()):
+                for sample in list(member.samples):
+                    row = (f"{sample.at:.1f}", sample.rss, sample.fds, sample.threads)
+                    writer.writerow([worker.name, member.role, pid, *row])
 
 
 def _growth(name: str, member: Member) -> Growth | None:

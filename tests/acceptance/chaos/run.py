@@ -18,7 +18,7 @@ import psutil
 
 from amqtask import App
 from tests.acceptance.chaos.faults import CATALOGUE, HELD, Fault
-from tests.acceptance.chaos.growth import Growth, growths, too_much
+from tests.acceptance.chaos.growth import Growth, growths, too_much, write_samples
 from tests.acceptance.chaos.judge import Evidence, Harm, Verdict, judge
 from tests.acceptance.chaos.load import SHARES, Load
 from tests.acceptance.chaos.site import (
@@ -268,6 +268,7 @@ class _Stage:
         self._drain(lossy)
         time.sleep(2.0)  # for a look at processes that have nothing to do
         outcome.growths = growths(where.workers)
+        write_samples(where.workers, where.folder / "samples.csv")
         outcome.violations += self._stop()
         self._app.close()
         where.read()

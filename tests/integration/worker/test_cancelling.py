@@ -11,6 +11,7 @@ import pytest
 
 from amqtask import App, AsyncResult, TaskRevoked
 from amqtask.errors import TaskCancelled
+from amqtask.worker.job import Job
 from tests.helpers import eventually
 from tests.integration.worker.conftest import MakeApp, Running
 from tests.integration.worker.inprocess import Line, Worker
@@ -23,8 +24,7 @@ MakeCancelling = Callable[..., App]
 @pytest.fixture
 def make_cancelling(make_app: MakeApp, names: Names, queue: str) -> MakeCancelling:
     """Makes apps with a register of the test's own."""
-    exchange = names.exchange("cancel")
-    names.also(f"{exchange}.register")
+    exchange = names.cancel_exchange()
     return lambda **said: make_app(queue, **{"cancel_exchange": exchange, **said})
 
 
@@ -248,3 +248,53 @@ def test_a_worker_without_a_register_works(
     eventually(lambda: "cancel.off" in caplog.text)
     assert "no exchange" in caplog.text
     assert one.delay().get(20) == 1
+
+
+def test_cancelled_between_the_look_and_the_start(app: App, running: Running) -> None:
+    """The record comes when the job is past the check and not among those that run yet: it is found."""
+    seen: list[str] = []
+
+    @app.task(name="t.sleep")
+    async def sleep() -> None:
+        seen.append("begun")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    worker = running(app)
+    executor = worker.node._executor
+    admit = executor.admit
+
+    def slowly(job: Job) -> bool:
+        admitted = admit(job)
+        app.cancel(job.id)
+        eventually(lambda: _known(worker, job.id) and not worker.node._heard)
+        return admitted
+
+    executor.admit = slowly  # type: ignore[method-assign]
+    assert _revoked(sleep.delay())
+    assert seen == ["begun", "cancelled"]
+
+
+def test_thousands_at_once(app: App, running: Running) -> None:
+    """A burst of cancels finds the few calls that are here, and the worker goes on."""
+    gate = threading.Event()
+    runs: list[int] = []
+
+    @app.task(name="t.slow")
+    def slow(number: int) -> None:
+        runs.append(number)
+        assert gate.wait(30)
+
+    worker = running(app, concurrency=1, prefetch=200)
+    results = slow.delay_many([(number,) for number in range(200)])
+    eventually(lambda: worker.held == 200)
+    strangers = [f"stranger-{number}" for number in range(3000)]
+    app.cancel([*strangers, *(result.id for result in results[1:])])
+    assert _revoked(results[-1])
+    gate.set()
+    results[0].get(20)
+    eventually(lambda: worker.node.counts["revoked"] == 199)
+    assert runs == [0]

@@ -67,3 +67,4 @@ def test_slots_of_a_process():
     assert spec(("a", 8), ("b", None)).slots == 24
     assert spec(("a", 8), ("b", 2)).slots == 10
     assert spec(("a", 8), ("b", 2)).board_slots >= 20
+    assert spec(("a", 8), ("b", None), process_slots=3).runners == 11
