@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
+from amqtask.clock import wall
 from amqtask.errors import ConfigurationError
 from amqtask.message.cancellation import Cancellation, encode_cancellation
 from amqtask.pipeline import Pipeline
@@ -100,7 +101,7 @@ class Canceller:
     def _publications(
         self, ids: Sequence[str], terminate: bool, keep: float | None, eta: datetime | None
     ) -> list[Publication]:
-        now = time.time()
+        now = wall()
         due = now if eta is None else max(now, eta.timestamp())
         until = due + (self._settings.cancel_expires if keep is None else _checked(keep))
         deadline = time.monotonic() + self._settings.publish_timeout

@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 from amqtask.app import App
+from amqtask.clock import wall
 from amqtask.errors import AmqtaskError, ConnectionLost
 from amqtask.message.cancellation import MARK, Cancellation, decode_cancellation, encode_mark
 from amqtask.message.model import Message
@@ -152,7 +153,7 @@ class Cancelled:
     def get(self, id: str) -> Cancellation | None:
         """Return the cancellation of a call, or None."""
         # asked for every job, of which hardly any is cancelled
-        return self._known.get(id, time.time()) if id in self._known else None
+        return self._known.get(id, wall()) if id in self._known else None
 
     async def caught_up(self, session: Session) -> None:
         """Wait until the register was read on ``session``, or cannot be, at most `PATIENCE`.
@@ -247,7 +248,7 @@ class Cancelled:
             self._outgrown.set()
 
     def _take(self, record: Cancellation) -> None:
-        if self._known.add(record, time.time()):
+        if self._known.add(record, wall()):
             self._on_cancel(record.id, record.terminate)
 
     # -- the register -----------------------------------------------------------------
@@ -272,7 +273,7 @@ class Cancelled:
                     ended.set_result(None)
                 return  # another reader's: it finds it when its turn comes
             record = decode_cancellation(message.body)
-            if record is None or record.until <= time.time():
+            if record is None or record.until <= wall():
                 channel.raw.basic_ack(tag)  # out of the register
             else:
                 self._take(record)

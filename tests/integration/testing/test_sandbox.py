@@ -269,6 +269,20 @@ def test_an_unseen_failure_fails_at_the_end(app: App) -> None:
         test()
 
 
+def test_a_cancelled_call(app: App, box: Sandbox) -> None:
+    """It does not run when its time comes, and that is no failure."""
+
+    @app.task
+    def never() -> None:
+        raise AssertionError("it ran")
+
+    with box.worker(app) as worker:
+        app.cancel(never.options(countdown=HOUR).delay().id)
+        worker.run_until_idle()
+        box.advance(2 * HOUR)
+        assert worker.counts["revoked"] == 1
+
+
 def test_what_no_task_raised(app: App, box: Sandbox) -> None:
     """An unknown task, or a result that does not serialise: its dead letter is the failure."""
 
