@@ -292,6 +292,9 @@ class Store:
 
     def _done(self, waiting: list[Callable[[bool], None]], error: str | None) -> None:
         self._busy = False
+        if self._thread is None:
+            # it was closed meanwhile
+            return
         self._judge(error)
         for action in waiting:
             action(error is None)

@@ -160,6 +160,23 @@ async def test_a_full_disk_confirms_nothing_and_is_caught_up_with(
         assert [len(text) for text in client.texts("late")] == [50_000, 4]
 
 
+async def test_stopped_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """What never got on disk is counted in the log, and nothing else goes wrong."""
+    async with _running(tmp_path) as (broker, client):
+        client.declare("q")
+        client.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
+        client.publish("q", "first", delivery_mode=2)
+        assert await _saved(client) == ["Ack"]
+        _limit(broker, 1)
+        client.publish("q", "x" * 50_000, delivery_mode=2)
+        assert "Nack" in await _saved(client)
+    await asyncio.sleep(0)
+    events = [each.getMessage().split()[0] for each in caplog.records if each.levelname == "ERROR"]
+    assert events == ["broker.not_saved", "broker.lost"]
+    async with _running(tmp_path) as (_, client):
+        assert client.texts("q") == ["first"]
+
+
 async def test_a_damaged_file_is_refused(tmp_path: Path):
     """Whatever octets are wrong: it says what is wrong and what to do, or starts with what is left."""
     async with _running(tmp_path) as (_, client):
