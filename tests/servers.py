@@ -29,7 +29,7 @@ _DELAY_LEVELS = 40
 #: The RabbitMQ version whose ways the embedded broker follows.
 EMBEDDED_FOLLOWS = "4.0"
 #: What one project of docker compose has for the tests.
-DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql")
+DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql", "mongodb")
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
 _GONE_OR_OWNED = {404, 405}
 
@@ -139,6 +139,13 @@ def postgresql(request: pytest.FixtureRequest) -> Iterator[Server]:
 def mysql(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A MySQL or MariaDB whose user may make databases."""
     with _server("mysql", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A MongoDB."""
+    with _server("mongodb", request) as server:
         yield server
 
 

@@ -31,6 +31,8 @@ from amqtask.settings import Settings
 
 #: Bytes of the largest document, less what its other fields need.
 _LARGEST = 16 * 1024 * 1024 - 64 * 1024
+#: MongoDB's code for a document whose ``_id`` exists.
+_ID_IS_THERE = 11000
 #: Milliseconds for a connection, and for a server that can be written to.
 _ANSWER_MS = 5000
 
@@ -93,13 +95,22 @@ class MongoStore(Store):
                 )
                 for record in records
             ]
-            try:
-                self._collection(self._names[0]).bulk_write(writes, ordered=False)
-            except mongo_errors.BulkWriteError as error:
-                # the upsert of what is a SUCCESS already meets its id: that one stays
-                wrong = [each for each in error.details["writeErrors"] if each["code"] != 11000]
-                if wrong:
-                    raise BackendError(f"backend {self} refused: {wrong[0]['errmsg']}") from error
+            # the upsert of what is a SUCCESS meets its id, and that one stays; so does the upsert
+            # of what another worker inserts at this moment, which the second try replaces
+            met = self._write(writes)
+            if met:
+                self._write(met)
+
+    def _write(self, writes: Sequence[UpdateOne]) -> list[UpdateOne]:
+        """Write all, and return those whose id was there."""
+        try:
+            self._collection(self._names[0]).bulk_write(writes, ordered=False)
+        except mongo_errors.BulkWriteError as error:
+            wrong = error.details["writeErrors"]
+            if others := [each for each in wrong if each["code"] != _ID_IS_THERE]:
+                raise BackendError(f"backend {self} refused: {others[0]['errmsg']}") from error
+            return [writes[each["index"]] for each in wrong]
+        return []
 
     def load(self, ids: Sequence[str]) -> Mapping[str, Found]:
         """See `Store.load`."""
@@ -179,47 +190,36 @@ class MongoStore(Store):
         self._made = None
 
     def _document(self, record: Record) -> dict[str, Any]:
-        meta, encode = record.meta, self.codec.encode_value
-        document = {
+        meta = record.meta
+        document: dict[str, Any] = {
             "status": meta.status,
-            "result": encode(meta.result),
+            "result": self.codec.encode_value(meta.result),
             "date_done": meta.date_done,
-            "traceback": encode(meta.traceback),
-            "children": encode(list(meta.children)),
+            "traceback": meta.traceback,
+            "children": list(meta.children),
             "expires_at": _ends(record.expires),
+            **meta.extended,
         }
         for name in ("group_id", "parent_id"):
             if (value := getattr(meta, name)) is not None:
                 document[name] = value
-        for name, value in meta.extended.items():
-            document[name] = encode(value) if name in ("args", "kwargs") else value
-        # Celery reads text; what is compressed is none
-        return {
-            key: value.decode() if isinstance(value, bytes) and value[:1] != b"\0" else value
-            for key, value in document.items()
-        }
+        if document["result"][:1] != b"\0":  # Celery reads text; what is compressed is none
+            document["result"] = document["result"].decode()
+        return document
 
     def _meta(self, document: Mapping[str, Any]) -> Found:
-        def decoded(name: str) -> Any:
-            value = document.get(name)
-            if not isinstance(value, str | bytes):
-                return value
-            return self.codec.decode_value(_bytes(value))
-
         try:
-            extended = {name: document[name] for name in EXTENDED if name in document}
-            extended |= {name: decoded(name) for name in ("args", "kwargs") if name in extended}
             done = document.get("date_done")
             return ResultMeta(
                 task_id=document["_id"],
                 status=document["status"],
-                result=decoded("result"),
-                traceback=decoded("traceback"),
-                children=decoded("children") or (),
+                result=self.codec.decode_value(_bytes(document["result"])),
+                traceback=document.get("traceback"),
+                children=document.get("children") or (),
                 date_done=done if isinstance(done, datetime) else None,
                 group_id=document.get("group_id"),
                 parent_id=document.get("parent_id"),
-                extended=extended,
+                extended={name: document[name] for name in EXTENDED if name in document},
             )
         except MessageError as error:
             return error

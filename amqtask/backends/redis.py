@@ -178,7 +178,7 @@ class RedisStore(KeyStore):
         made, self._made = self._made, None
         if made is not None:
             with _wrapped(self):
-                made.close()
+                _close(made)
 
     def forked(self) -> None:
         """See `Store.forked`: redis-py closes a socket without a word."""
@@ -235,7 +235,7 @@ class _Listener:
         with suppress(redis_errors.RedisError, OSError):
             self._pubsub.close()
         with suppress(redis_errors.RedisError, OSError):
-            self._client.close()
+            _close(self._client)
 
     def _news(self, message: Mapping[str, Any]) -> tuple[str, Found | None]:
         return message["channel"].decode().removeprefix(self._prefix), message["data"]
@@ -282,6 +282,7 @@ def connector(url: str) -> Callable[[int], Any]:
             options.pop("protocol")
             return lambda _: RedisCluster.from_url(f"{family}://{rest}", **options)
         if way == "socket":
+            options.pop("socket_keepalive")
             return lambda tries: redis.Redis.from_url(
                 f"unix://{rest}", retry=_retry(tries), **options
             )
@@ -349,6 +350,13 @@ def _sentinel(rest: str, options: dict[str, Any]) -> Callable[[int], Any]:
         return sentinel.master_for(service, db=index, **login)
 
     return connect
+
+
+def _close(client: Any) -> None:
+    if isinstance(client, RedisCluster):
+        cluster: Any = client  # redis-py leaves it without annotations
+        cluster.disconnect_connection_pools()  # its close() leaves the sockets of nodes open
+    client.close()
 
 
 def _retry(tries: int) -> Retry:

@@ -166,6 +166,14 @@ _KINDS = {
             command=stores.mysql_command,
             package="mariadb-server",
         ),
+        _Kind(
+            "mongodb",
+            "mongodb",
+            (27017,),
+            "mongodb://{}:{}/",
+            stores.probe_mongodb,
+            package="mongod",
+        ),
     )
 }
 
@@ -191,7 +199,7 @@ def find(name: str) -> Server | None:
 
     Args:
         name: ``"rabbitmq"`` (any version), ``"rabbitmq4"`` (4 or later), ``"redis"``,
-            ``"memcached"``, ``"postgresql"`` or ``"mysql"`` (MariaDB, too).
+            ``"memcached"``, ``"postgresql"``, ``"mysql"`` (MariaDB, too) or ``"mongodb"``.
 
     Raises:
         ConfigurationError: The name is unknown, or the variable names a server that does not
@@ -286,7 +294,7 @@ def compose_ports() -> dict[str, str]:
 
     So that a private project does not meet whatever has the usual ports.
     """
-    services = ("RABBITMQ", "RABBITMQ_UI", "REDIS", "POSTGRES", "MARIADB", "MEMCACHED")
+    services = ("RABBITMQ", "RABBITMQ_UI", "REDIS", "POSTGRES", "MARIADB", "MEMCACHED", "MONGODB")
     names = [f"{service}_PORT" for service in services]
     return {
         f"AMQTASK_TEST_{name}": str(port)
@@ -371,6 +379,8 @@ def from_program(name: str, *, config: str = "") -> Iterator[Server]:
     run = _rabbitmq if kind.program == "rabbitmq-server" else _redis
     if kind.command is not None:
         run = _commanded
+    elif kind.name not in ("rabbitmq", "rabbitmq4", "redis"):
+        raise ConfigurationError(f"a private {name} is not started from a program")
     with tempfile.TemporaryDirectory(prefix=f"amqtask-{name}-") as folder, ExitStack() as stack:
         port, guard = stack.enter_context(run(kind, Path(folder), config))
         try:

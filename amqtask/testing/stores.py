@@ -17,6 +17,9 @@ from amqtask.errors import ConfigurationError
 #: Where Debian keeps the programs of PostgreSQL, by version.
 _POSTGRESQL = Path("/usr/lib/postgresql")
 
+#: MongoDB's number for a message.
+_OP_MSG = 2013
+
 # -- asking -------------------------------------------------------------------
 
 
@@ -91,6 +94,28 @@ def probe_mysql(stream: io.BufferedRWPair, url: SplitResult) -> str:
         raise ConnectionError("it does not speak MySQL's protocol")
     # MariaDB says 5.5.5- first, for replicas of old
     return body[1:].split(b"\0")[0].decode().removeprefix("5.5.5-")
+
+
+def probe_mongodb(stream: io.BufferedRWPair, url: SplitResult) -> str:
+    """Say hello, which needs no login.
+
+    Returns:
+        ``""``: a hello does not tell the version.
+
+    Raises:
+        ConnectionError: It does not speak MongoDB's protocol.
+
+    Source: MongoDB's manual, "Wire Protocol", OP_MSG; bsonspec.org.
+    """
+    hello = b"\x10hello\0" + struct.pack("<i", 1) + b"\x02$db\0" + struct.pack("<i", 6) + b"admin\0"
+    document = struct.pack("<i", len(hello) + 5) + hello + b"\0"
+    body = struct.pack("<i", 0) + b"\0" + document
+    stream.write(struct.pack("<iiii", 16 + len(body), 1, 0, _OP_MSG) + body)
+    stream.flush()
+    head = stream.read(16)
+    if len(head) < 16 or struct.unpack("<iiii", head)[3] != _OP_MSG:
+        raise ConnectionError("it does not speak MongoDB's protocol")
+    return ""
 
 
 # -- starting -----------------------------------------------------------------

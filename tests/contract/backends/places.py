@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pymongo
 import pytest
 import redis
 import sqlalchemy as sa
@@ -52,6 +53,22 @@ def memcached(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @contextmanager
+def mongodb(request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"amqtask_test_{uuid.uuid4().hex[:8]}"
+    url = f"{request.getfixturevalue('mongodb').url}{name}?directConnection=true"
+    yield url
+    client: Any = pymongo.MongoClient(url)
+    client.drop_database(name)
+    client.close()
+
+
+@contextmanager
+def keyvalue(request: pytest.FixtureRequest) -> Iterator[str]:
+    factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    yield f"kv+disk://{factory.mktemp('results')}"
+
+
+@contextmanager
 def postgresql(request: pytest.FixtureRequest) -> Iterator[str]:
     with _database(request.getfixturevalue("postgresql").url, "postgresql+psycopg") as url:
         yield url
@@ -90,6 +107,8 @@ STORED: dict[str, Place] = {
     "postgresql": postgresql,
     "mysql": mysql,
     "memcached": memcached,
+    "mongodb": mongodb,
+    "kv+disk": keyvalue,
 }
 #: Backends whose outcomes are messages, by scheme.
 MESSAGES = ("rpc", "rpc+direct")

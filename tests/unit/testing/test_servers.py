@@ -280,7 +280,7 @@ def test_an_unknown_name_is_an_error_with_a_near_one(ask: object) -> None:
 
     assert str(caught.value) == "unknown server 'rabitmq', did you mean 'rabbitmq'?"
     assert caught.value.hint == (
-        "known servers: rabbitmq, rabbitmq4, redis, memcached, postgresql, mysql"
+        "known servers: rabbitmq, rabbitmq4, redis, memcached, postgresql, mysql, mongodb"
     )
 
 
