@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from amqtask.backends import Backend, open_backend
+from amqtask.cancel import Canceller, as_ids
 from amqtask.context import Context
 from amqtask.errors import ConfigurationError, PipelineError
 from amqtask.imports import autodiscover, import_modules
@@ -20,6 +21,7 @@ from amqtask.result import AsyncResult
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
+from amqtask.topology.cancelling import cancel_plan
 from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix
 from amqtask.topology.entities import Queue
 from amqtask.topology.plan import Plan, queue_plan
@@ -116,6 +118,7 @@ class App:
         )
         self.tasks = Registry()
         self.transport = Transport(self.settings, name=name)
+        self._canceller = Canceller(self.settings, self.transport)
         self._queues: dict[str, Queue] = {}
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)
@@ -228,7 +231,36 @@ class App:
     def result(self, task_id: str) -> AsyncResult[Any]:
         """Return the handle of a call by its id."""
         pending = self._backend.watch(task_id) if self._backend is not None else None
-        return AsyncResult(task_id, "unknown", pending)
+        return AsyncResult(task_id, "unknown", pending, self._canceller)
+
+    def cancel(
+        self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
+    ) -> None:
+        """Have calls not run: dropped when they come up, and cancelled where they run.
+
+        A call that has ended stays as it ended, and an unknown id is no error.
+
+        Args:
+            ids: Id of a call, or several.
+            terminate: Also end one that runs and ignores its cancellation.
+            keep: Seconds that workers remember it, also those that start later; None
+                takes the setting ``cancel_expires``.
+
+        Raises:
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+            PipelineError: The same for one or more of several.
+            ConfigurationError: An id is empty or longer than an id can be.
+
+        Delivery: once this returns, the broker keeps it until it expires, or until
+        ``cancel_limit`` later ones have come.
+        """
+        self._canceller.cancel(as_ids(ids), terminate=terminate, keep=keep)
+
+    async def acancel(
+        self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
+    ) -> None:
+        """As `cancel`, awaited."""
+        await self._canceller.acancel(as_ids(ids), terminate=terminate, keep=keep)
 
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
@@ -258,7 +290,7 @@ class App:
                     pipeline.add(outgoing)
             except PipelineError as error:
                 raise error.failures[0][1] from error
-        return AsyncResult(outgoing.id, outgoing.task, outgoing.pending)
+        return self._handle(outgoing)
 
     async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
         pipeline = active_pipeline()
@@ -267,7 +299,12 @@ class App:
         else:
             for publication in outgoing.publications:
                 await self.transport.publish_and_await(publication)
-        return AsyncResult(outgoing.id, outgoing.task, outgoing.pending)
+        return self._handle(outgoing)
+
+    def _handle(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        return AsyncResult(
+            outgoing.id, outgoing.task, outgoing.pending, self._canceller, outgoing.eta
+        )
 
     # -- broker -------------------------------------------------------------------
 
@@ -285,11 +322,12 @@ class App:
         """Return the known queue of that name, or a new one with the app's defaults."""
         return self._queues.get(name) or Queue(name)
 
-    def topology(self, queues: Iterable[str] | None = None) -> Plan:
+    def topology(self, queues: Iterable[str] | None = None, *, cancelling: bool = True) -> Plan:
         """Return what this app wants on the broker.
 
         Args:
             queues: Names of the queues meant; all known ones by default.
+            cancelling: False leaves out what only cancelling needs.
         """
         names = list(self._queues) if queues is None else list(queues)
         wanted = [self.queue(name) for name in names]
@@ -298,6 +336,8 @@ class App:
             for queue in wanted:
                 prefix = delay_prefix(queue, self.settings)
                 plans += [delay_plan(prefix), delay_binding(queue.name, prefix)]
+        if cancelling:
+            plans.append(cancel_plan(self.settings))
         return Plan().merge(*plans)
 
     def close(self, timeout: float = 5.0) -> None:

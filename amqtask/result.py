@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from amqtask.backends import Pending
-from amqtask.errors import NoBackend, ResultTimeout
+from amqtask.cancel import Cancels
+from amqtask.errors import ConfigurationError, NoBackend, ResultTimeout
 from amqtask.message.results import ResultMeta, decode_exception
 
 R = TypeVar("R")
@@ -24,12 +26,21 @@ class AsyncResult(Generic[R]):
     Threads: safe from any thread and any loop.
     """
 
-    __slots__ = ("_pending", "id", "task")
+    __slots__ = ("_cancels", "_eta", "_pending", "id", "task")
 
-    def __init__(self, id: str, task: str, pending: Pending | None) -> None:
+    def __init__(
+        self,
+        id: str,
+        task: str,
+        pending: Pending | None,
+        cancels: Cancels | None = None,
+        eta: datetime | None = None,
+    ) -> None:
         self.id = id
         self.task = task
         self._pending = pending
+        self._cancels = cancels
+        self._eta = eta
 
     def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
         """Wait for the outcome and return the task's value.
@@ -59,6 +70,25 @@ class AsyncResult(Generic[R]):
     def __await__(self) -> Generator[Any, Any, R]:
         """Await the outcome, however long it takes."""
         return self.aget().__await__()
+
+    def cancel(self, *, terminate: bool = False) -> None:
+        """Have the call not run: dropped when it comes up, cancelled where it runs.
+
+        Returns once the broker has it on record, which is before a worker acts on it.
+        With results, the outcome is then `TaskRevoked`, unless the call ended first.
+
+        Args:
+            terminate: Also end it where it ignores its cancellation.
+
+        Raises:
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+        """
+        self._canceller().cancel((self.id,), terminate=terminate, keep=None, eta=self._eta)
+
+    async def acancel(self, *, terminate: bool = False) -> None:
+        """As `cancel`, awaited."""
+        cancels = self._canceller()
+        await cancels.acancel((self.id,), terminate=terminate, keep=None, eta=self._eta)
 
     @property
     def state(self) -> str:
@@ -104,6 +134,14 @@ class AsyncResult(Generic[R]):
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def _canceller(self) -> Cancels:
+        if self._cancels is None:
+            raise ConfigurationError(
+                f"this handle of task {self.task!r} (id {self.id}) belongs to no app",
+                hint="cancel it by app.cancel(id)",
+            )
+        return self._cancels
 
     def _need(self) -> Pending:
         if self._pending is None:

@@ -50,12 +50,14 @@ class Outgoing:
         publications: One; several only for a delayed call to a topic that
             several queues are bound to.
         pending: Where its outcome will arrive; None when results are off for it.
+        eta: When it is due; None for at once.
     """
 
     id: str
     task: str
     publications: Sequence[Publication]
     pending: Pending | None
+    eta: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Sender:
             for address in self._addresses(route, eta if delay > 0 else None, name, options)
         ]
         pending = self._backend.watch(call.id) if wants_result and self._backend else None
-        return Outgoing(call.id, name, publications, pending)
+        return Outgoing(call.id, name, publications, pending, eta)
 
     def delayed(self, queue: Queue, until: datetime) -> Address:
         """Return where a message goes that ``queue`` shall get at ``until``.

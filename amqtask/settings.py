@@ -306,6 +306,13 @@ class Settings:
     #: Seconds between heartbeats; 0 switches them off.
     heartbeat: int = _setting(30, _whole(0, 65535))
 
+    #: Fanout exchange that cancelled calls are announced on; its register is named after it.
+    cancel_exchange: str = _setting("amqtask.cancel", _text())
+    #: Seconds that a cancelled call is remembered, from its eta on if it has one.
+    cancel_expires: float = _setting(86400.0, _seconds())
+    #: Cancelled calls that are remembered; the oldest is forgotten first.
+    cancel_limit: int = _setting(10_000, _whole(1, 30_000))
+
     #: Seconds that results are kept.
     result_expires: float = _setting(86400.0, _seconds())
     #: True keeps no results of tasks that do not say otherwise.

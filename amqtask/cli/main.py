@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from amqtask.app import App
+from amqtask.cli.cancel import cancel_calls
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
@@ -182,6 +183,33 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
     sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--terminate", is_flag=True, help="End also what runs and ignores its cancellation.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long workers remember it (setting: cancel_expires).",
+)
+@click.pass_context
+def cancel(
+    ctx: click.Context,
+    /,
+    where: str | None,
+    ids: tuple[str, ...],
+    terminate: bool,
+    keep: float | None,
+) -> None:
+    """Have calls not run: dropped when they come up, cancelled where they run.
+
+    Workers that start later know it too. What has ended stays as it ended, and an
+    unknown id is no error.
+    """
+    cancel_calls(_find(ctx, where), ids, terminate=terminate, keep=keep)
 
 
 @cli.command(cls=_Command)

@@ -39,7 +39,7 @@ def split_slots(text: str, known: Container[str]) -> dict[str, int | None]:
     """
     found: dict[str, int | None] = {}
     for word in split_queues(text):
-        name, colon, number = word.rpartition(":")
+        name, colon, number = (part.strip() for part in word.rpartition(":"))
         if word in known or not (colon and number.lstrip("-").isdigit()):
             found[word] = None
             continue

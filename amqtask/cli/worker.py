@@ -142,13 +142,13 @@ def _extras(settings: Settings) -> dict[str, str]:
         "soft": settings.soft_time_limit,
     }
     replaced = {
-        "{} tasks": settings.max_tasks_per_child,
-        "{} MiB": settings.max_memory_per_child and settings.max_memory_per_child >> 20,
+        "after {} tasks": settings.max_tasks_per_child,
+        "above {} MiB": settings.max_memory_per_child and settings.max_memory_per_child >> 20,
     }
     extras = {
         "limits": ", ".join(f"{word} {value:g} s" for word, value in limits.items() if value),
         "recycles": " or ".join(
-            f"after {text.format(value)}" for text, value in replaced.items() if value is not None
+            text.format(value) for text, value in replaced.items() if value is not None
         ),
         "shutdown": ""
         if settings.shutdown_timeout is None

@@ -324,10 +324,13 @@ def from_docker(name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def from_program(name: str) -> Iterator[Server]:
+def from_program(name: str, *, config: str = "") -> Iterator[Server]:
     """Give a private server from the installed program, and remove it and its data afterwards.
 
     It shares nothing with one of the system: own ports, own folder, no plugins, loopback only.
+
+    Args:
+        config: Text of its configuration file: ``advanced.config``, ``redis.conf``.
 
     Raises:
         ConfigurationError: The program is not installed, or did not start.
@@ -335,7 +338,7 @@ def from_program(name: str) -> Iterator[Server]:
     kind = _kind(name)
     run = _rabbitmq if kind.program == "rabbitmq-server" else _redis
     with tempfile.TemporaryDirectory(prefix=f"amqtask-{name}-") as folder, ExitStack() as stack:
-        port, guard = stack.enter_context(run(kind, Path(folder)))
+        port, guard = stack.enter_context(run(kind, Path(folder), config))
         try:
             server = await_server(
                 name, _LOOPBACK, port, "program", alive=lambda: guard.poll() is None
@@ -347,15 +350,26 @@ def from_program(name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def _redis(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _redis(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     (port,) = _free_ports(1)
-    command = [_program(kind.program), "--port", str(port), "--bind", _LOOPBACK, "--save", ""]
+    file = folder / "redis.conf"
+    file.write_text(config)
+    command = [
+        _program(kind.program),
+        str(file),
+        "--port",
+        str(port),
+        "--bind",
+        _LOOPBACK,
+        "--save",
+        "",
+    ]
     with _guarded([*command, "--dir", str(folder)], folder, os.environ) as guard:
         yield port, guard
 
 
 @contextmanager
-def _rabbitmq(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _rabbitmq(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     program, epmd = _program(kind.program), _program("epmd")
     port, dist_port, epmd_port = _free_ports(3)
     environ = _node_environ(folder, port, dist_port, epmd_port)
@@ -372,6 +386,8 @@ def _node_environ(folder: Path, port: int, dist_port: int, epmd_port: int) -> di
     """Return the environment of a private node, and write what it reads into its folder."""
     for file, text in (("plugins", "[]."), ("rabbitmq.conf", ""), ("environment", "")):
         (folder / file).write_text(text)
+    if config:
+        (folder / "advanced.config").write_text(config)
     foreign = ("RABBITMQ_", "ERL_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return environ | {

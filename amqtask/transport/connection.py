@@ -1,7 +1,8 @@
-"""pika's asyncio connection, without three slips of pika 1.4 while it opens.
+"""pika's asyncio connection, without three slips of pika 1.4 while it opens, and a better ear.
 
-Each of them leaves whoever waits for the connection without an answer, so
-that a broker which restarts just then is only tried again after a timeout.
+Each of the slips leaves whoever waits for the connection without an answer, so
+that a broker which restarts just then is only tried again after a timeout. The
+ear: a peer that has gone silent is noticed within two heartbeats.
 """
 
 from __future__ import annotations
@@ -15,6 +16,34 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils import connection_workflow
+from pika.heartbeat import HeartbeatChecker
+
+#: Looks per heartbeat for a byte from the broker.
+_LOOKS = 4
+#: Looks in a row without one that end the connection: one and a half heartbeats, as the broker
+#: may be silent for a whole one.
+_SILENT = 6
+#: Seconds between looks at least: with a heartbeat of a second a busy machine looks dead.
+_LOOK = 0.5
+
+
+class Heartbeats(HeartbeatChecker):
+    """Beats as pika does, and listens more closely.
+
+    pika looks every heartbeat + 5 seconds and needs the whole time between two looks
+    without a byte, so with a heartbeat of 30 s a dead peer may go unnoticed for 70 s.
+    """
+
+    @property
+    def connection_is_idle(self) -> bool:
+        """Whether the broker was silent for too long."""
+        return bool(self._idle_byte_intervals >= _SILENT)
+
+    def _start_check_timer(self) -> None:
+        # looks are counted, not seconds: a process that was stopped for a minute has heard
+        # nothing either, and is no reason to hang up
+        self._check_interval = max(_LOOK, self._timeout / _LOOKS)
+        super()._start_check_timer()  # type: ignore[no-untyped-call] # pika leaves it open
 
 
 class _Services(_AsyncioIOServicesAdapter):
@@ -67,6 +96,18 @@ class Connection(AsyncioConnection):
         if conn_or_exc is connection_workflow.AMQPConnectionWorkflowAborted:
             conn_or_exc = conn_or_exc()
         super()._on_connection_workflow_done(conn_or_exc)
+
+    def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
+        heartbeat = self.params.heartbeat
+        if not heartbeat:
+            return None
+        return Heartbeats(self, heartbeat)  # type: ignore[no-untyped-call] # pika leaves it open
+
+    def abort(self) -> None:
+        """End it without a word to the broker."""
+        if self._error is None:
+            self._error = pika_errors.ConnectionClosedByClient(200, "aborted")
+        self._terminate_stream(None)  # the only way pika offers past a silent peer
 
     def give_up(self) -> None:
         """Close it while it opens."""

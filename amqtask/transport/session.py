@@ -187,6 +187,15 @@ class Session:
         return dict(self._raw.server_properties or {})
 
     @property
+    def rabbitmq(self) -> tuple[int, int] | None:
+        """RabbitMQ's version, as far as it decides what it can do; None for other brokers."""
+        said = self._raw.server_properties or {}
+        found = re.match(r"(\d+)\.(\d+)", str(said.get("version", "")))
+        if said.get("product") != "RabbitMQ" or found is None:
+            return None
+        return int(found[1]), int(found[2])
+
+    @property
     def is_open(self) -> bool:
         """Whether the session can be used."""
         return not self.closed.done()
@@ -222,7 +231,7 @@ class Session:
     def abort(self) -> None:
         """Drop the connection at once, without a word to the broker."""
         if self.is_open:
-            self._raw._terminate_stream(None)  # the only way pika offers past a silent peer
+            self._raw.abort()
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         if not self.closed.done():
@@ -357,9 +366,18 @@ class Channel:
             raise self.closed.result()
         await self._ask(self._raw.confirm_delivery, on_confirm)
 
-    async def consume(self, queue: str, on_message: Callable[..., None]) -> str:
-        """``basic.consume`` with manual acks; returns the consumer tag."""
-        ok = await self._ask(self._raw.basic_consume, queue, on_message)
+    async def consume(
+        self,
+        queue: str,
+        on_message: Callable[..., None],
+        *,
+        auto_ack: bool = False,
+        arguments: dict[str, Any] | None = None,
+    ) -> str:
+        """``basic.consume``, with manual acks unless told otherwise; returns the consumer tag."""
+        ok = await self._ask(
+            self._raw.basic_consume, queue, on_message, auto_ack=auto_ack, arguments=arguments
+        )
         return str(ok.consumer_tag)
 
     async def cancel(self, consumer_tag: str) -> None:
@@ -377,8 +395,18 @@ class Channel:
         await self._ask(cancel, consumer_tag)
 
     async def close(self) -> None:
-        """``channel.close``, and wait for its answer."""
+        """``channel.close``, and wait for its answer.
+
+        What is unsettled is back in its queue before another consumer that waits for its
+        turn there (``x-single-active-consumer``) gets anything.
+        """
         if self.is_open:
+            raw = self._raw
+            # pika would cancel the consumers first, and a cancelled one keeps what it has: the
+            # next one would have its turn before that is back, and get what is behind it
+            consumers = set(raw._consumers) - raw._cancelled
+            raw._cancelled |= consumers
             with suppress(pika_errors.AMQPError):
-                self._raw.close()
+                raw.close()
+            raw._cancelled -= consumers
             await asyncio.wait([self.closed], timeout=2.0)

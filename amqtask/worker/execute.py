@@ -33,6 +33,7 @@ from amqtask.errors import (
 )
 from amqtask.message import accepted, decode
 from amqtask.message.model import NO_EMBED, Call, Message
+from amqtask.options import Options
 from amqtask.worker.board import Board
 from amqtask.worker.job import Job, Run
 from amqtask.worker.limits import Limits, limits_of
@@ -101,6 +102,9 @@ class Executor:
         self._max_decoded_size = settings.max_decoded_size
         self._timezone = ZoneInfo(settings.timezone)
         self._own = threading.local()
+        self._defaults = Options(
+            time_limit=settings.time_limit, soft_time_limit=settings.soft_time_limit
+        )
         self.running: set[Job] = set()
         self.limits = Limits(app.transport.io, self._take, on_give_up)
         self.checks: list[Check] = []
@@ -182,9 +186,9 @@ class Executor:
         except MessageError as error:
             job.outcome = Failed(error, error.reason)
             return False
-        job.hard, job.soft = limits_of(call, job.task, self._app.settings)
-        for check in self.checks:
-            job.outcome = check(job)
+        job.hard, job.soft = limits_of(call, job.task.defaults, self._defaults)
+        if job.verdict is not None or self.checks:
+            job.outcome = self._checked(job)
             if job.outcome is not None:
                 return False
         if call.eta is None and call.expires is None:
@@ -196,6 +200,11 @@ class Executor:
             job.outcome = early(call, now)
         return job.outcome is None
 
+    def _checked(self, job: Job) -> Outcome | None:
+        if job.verdict is not None:  # while it waited
+            return judged(GivenBack(), job.verdict)
+        return next((outcome for check in self.checks if (outcome := check(job))), None)
+
     def _begin(self, job: Job, run: Run) -> Context:
         """Step 3: from here on it runs."""
         call, board = job.call, self._board
@@ -206,7 +215,8 @@ class Executor:
             job.slot = slot
             board.begin(slot, call.id, call.task, time.time() + job.hard if job.hard else None)
         self.running.add(job)
-        self.limits.begin(job)
+        if job.hard or job.soft:
+            self.limits.begin(job)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("task.started task=%s id=%s attempt=%d", call.task, call.id, call.retries + 1)
         return self._context(job)
@@ -233,11 +243,12 @@ class Executor:
 
     def _close(self, job: Job, outcome: Outcome) -> None:
         job.ended = time.monotonic()
-        self.limits.end(job)
+        if job.hard or job.soft:
+            self.limits.end(job)
         if job.slot is not None and self._board is not None:
             self._board.end(job.slot)
         if self.claim(job):
-            job.outcome = self._judged(job, outcome)
+            job.outcome = outcome if job.verdict is None else self._judged(job, outcome)
             self._settle(job)
 
     def claim(self, job: Job) -> bool:
@@ -303,7 +314,8 @@ class Executor:
 
     def _begun(self, job: Job) -> None:
         job.started = time.monotonic()
-        self.limits.begin(job)
+        if job.hard or job.soft:
+            self.limits.begin(job)
 
     def _order(self, job: Job) -> tuple[object, ...]:
         delivery, message = job.delivery, job.delivery.message

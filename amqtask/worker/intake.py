@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from amqtask.app import App
 from amqtask.topology.plan import queue_plan
 from amqtask.transport import Consumer, Delivery, Session
 from amqtask.transport.declare import declare
+from amqtask.worker.acktime import AckTime
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Intake:
         slots: Of each queue to consume, the tasks that can run at once.
         prefetch: Deliveries held per queue; None lets it follow the pace.
         submit: Called on the I/O loop with each delivery.
+        before: Awaited with each session before anything is consumed on it.
         on_change: Called on the I/O loop when a consumer starts or stops consuming.
 
     Threads: I/O loop only.
@@ -72,14 +74,17 @@ class Intake:
         *,
         prefetch: int | None,
         submit: Callable[[Delivery], None],
+        before: Callable[[Session], Awaitable[None]],
         on_change: Callable[[], None],
     ) -> None:
         self._app = app
         self._slots = slots
         self._fixed = prefetch is not None
         self._submit = submit
+        self._before = before
         self._pace: dict[str, list[int]] = {name: [0, 0] for name in slots}
         self._look: asyncio.TimerHandle | None = None
+        self._acktime = AckTime(app)
         link = app.transport.link("consume")
         self.consumers = [
             Consumer(
@@ -88,6 +93,7 @@ class Intake:
                 prefetch=own if prefetch is None else prefetch,
                 on_delivery=partial(self._on_delivery, self._pace[name]),
                 prepare=partial(self._prepare, name),
+                arguments=partial(self._acktime.arguments, name),
                 on_change=lambda _: on_change(),
             )
             for name, own in slots.items()
@@ -124,7 +130,9 @@ class Intake:
         ]
 
     async def _prepare(self, name: str, session: Session) -> None:
+        self._acktime.warn(name, session)
         await declare(session, queue_plan(self._app.queue(name), self._app.settings))
+        await self._before(session)
 
     def _on_delivery(self, pace: list[int], delivery: Delivery) -> None:
         pace[0] += 1

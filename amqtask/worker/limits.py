@@ -21,8 +21,7 @@ from collections.abc import Callable
 from functools import partial
 
 from amqtask.message.model import Call
-from amqtask.settings import Settings
-from amqtask.task import Task
+from amqtask.options import Options
 from amqtask.transport import IOThread
 from amqtask.worker.job import Job, Kind
 from amqtask.worker.outcome import Verdict
@@ -35,14 +34,14 @@ GRACE = 1.0
 SETTLE_TIMEOUT = 10.0
 
 
-def limits_of(call: Call, task: Task[..., object], settings: Settings) -> tuple[float, float]:
+def limits_of(call: Call, task: Options, settings: Options) -> tuple[float, float]:
     """Return the hard and the soft limit in force, in seconds, 0 for none.
 
     The call's word goes before the task's, that before the settings. A soft limit
     that is not below the hard one would never be seen, and is none.
     """
-    hard = call.hard_limit or task.defaults.time_limit or settings.time_limit or 0.0
-    soft = call.soft_limit or task.defaults.soft_time_limit or settings.soft_time_limit or 0.0
+    hard = call.hard_limit or task.time_limit or settings.time_limit or 0.0
+    soft = call.soft_limit or task.soft_time_limit or settings.soft_time_limit or 0.0
     return hard, soft if not hard or soft < hard else 0.0
 
 
@@ -67,14 +66,12 @@ class Limits:
         self._on_give_up = on_give_up
 
     def begin(self, job: Job) -> None:
-        """Watch a job that has begun, if it has limits."""
-        if job.hard or job.soft:
-            self._io.post(self._arm, job)
+        """Watch a job that has begun and has limits."""
+        self._io.post(self._arm, job)
 
     def end(self, job: Job) -> None:
         """Watch it no more."""
-        if job.hard or job.soft:
-            self._io.post(self._disarm, job)
+        self._io.post(self._disarm, job)
 
     def stop(self, job: Job, verdict: Verdict) -> None:
         """Ask a job to end."""

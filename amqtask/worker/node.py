@@ -26,11 +26,12 @@ from amqtask.errors import AppNotFound
 from amqtask.message import task_name
 from amqtask.transport import Delivery
 from amqtask.worker.board import Board
+from amqtask.worker.cancelled import Cancelled
 from amqtask.worker.execute import Executor
 from amqtask.worker.groups import PoolSet
 from amqtask.worker.intake import Intake
 from amqtask.worker.job import Job, Kind
-from amqtask.worker.outcome import Outcome, Revoked, Verdict
+from amqtask.worker.outcome import GivenBack, Outcome, Revoked, Verdict
 from amqtask.worker.settle import Settler
 from amqtask.worker.slots import QueueSlots, slot_groups
 from amqtask.worker.suspects import Suspects
@@ -127,10 +128,11 @@ class Node:
             board=board,
         )
         self._suspects = Suspects()
-        self._executor.checks += [self._verdict, self._sentence]
+        self._executor.checks.append(self._on_record)
         self._app_path: str | None = None
         self._pools: list[PoolSet] = []
         self._intake: Intake | None = None
+        self._cancelled: Cancelled | None = None
 
     # -- what it does -------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Node:
         self._give_back(self._take_back())
         await asyncio.gather(*(pools.join() for pools in self._pools))
         await self._on_io(self._settle_all(SETTLE_TIMEOUT))
-        await self._on_io(self._intake.close())
+        await self._on_io(self._close_intake())
 
     def cancel_running(self) -> None:
         """Ask all that runs to end; what ends for it is given back."""
@@ -227,6 +229,8 @@ class Node:
         if self._intake is None:
             return
         await self._on_io(self._let_go())
+        await asyncio.sleep(0)  # a coroutine that was just made comes to its first step, and back
+        self._give_back(self._claimed())
         for pools in self._pools:
             pools.coroutines.cancel()
         left = [pools.coroutines.join() for pools in self._pools]
@@ -248,19 +252,15 @@ class Node:
 
     async def _let_go(self) -> None:
         assert self._intake is not None
+        self._executor.checks.insert(0, lambda _: GivenBack())
         await self._intake.stop()
-        waiting = self._take_back()
-        running = [job for job in self._executor.running.copy() if self._executor.claim(job)]
-        for job in running:
-            job.abandoned = True
-        self._give_back([*waiting, *running])
+        self._give_back([*self._take_back(), *self._claimed()])
         for pools in self._pools:
             pools.runners.kill()
 
     async def _finish(self) -> None:
-        assert self._intake is not None
         await self._settle_all(CLEAN_UP)
-        await self._intake.close()
+        await self._close_intake()
 
     # -- single calls -------------------------------------------------------------------
 
@@ -276,11 +276,14 @@ class Node:
         """
         for pools in self._pools:
             job = pools.find(task_id)
-            if job is not None and pools.withdraw(job):
-                job.outcome = Revoked("cancelled")
-                self._executor.decode(job)
-                self._settler.settle(job)
-                return True
+            if job is not None:
+                job.verdict = Verdict.CANCELLED  # in case that it begins just now
+                if pools.withdraw(job):
+                    self._executor.decode(job)
+                    if job.outcome is None:
+                        job.outcome = Revoked("cancelled")
+                    self._settler.settle(job)
+                    return True
         for job in self._executor.running.copy():
             if job.id == task_id:
                 self._executor.limits.stop(job, Verdict.CANCELLED)
@@ -297,6 +300,8 @@ class Node:
     def condemn(self, task_id: str, why: str) -> None:
         """Settle this call as timed out when it comes, without running it."""
         self._suspects.condemn(task_id, why)
+        if self._sentence not in self._executor.checks:
+            self._executor.checks.append(self._sentence)
 
     # -- placing jobs -------------------------------------------------------------------
 
@@ -350,8 +355,14 @@ class Node:
             "loglevel": logging.getLevelName(level),
         }
 
-    def _verdict(self, job: Job) -> Outcome | None:
-        return Revoked("cancelled") if job.verdict is Verdict.CANCELLED else None
+    def _on_record(self, job: Job) -> Outcome | None:
+        if self._cancelled is None or self._cancelled.get(job.id) is None:
+            return None
+        return Revoked("cancelled")
+
+    def _heard_cancel(self, task_id: str, terminate: bool) -> None:
+        # in the I/O thread, for each call that is cancelled anywhere; most are not here
+        self.cancel(task_id, terminate=terminate)
 
     def _sentence(self, job: Job) -> Outcome | None:
         why = self._suspects.sentence(job.id)
@@ -360,14 +371,23 @@ class Node:
     # -- inside -------------------------------------------------------------------------
 
     async def _start_intake(self) -> None:
+        self._cancelled = Cancelled(self._app, self._heard_cancel)
+        self._cancelled.start()
         self._intake = Intake(
             self._app,
             {queue: self._group_size(index) for queue, index in self._group_of.items()},
             prefetch=self._prefetch,
             submit=self._submit,
+            before=self._cancelled.caught_up,
             on_change=self._on_change,
         )
         self._intake.start()
+
+    async def _close_intake(self) -> None:
+        if self._intake is not None:
+            await self._intake.close()
+        if self._cancelled is not None:
+            await self._cancelled.close()
 
     def _group_size(self, index: int) -> int:
         """Return how many tasks of a group can run at once."""
@@ -385,6 +405,13 @@ class Node:
             log.warning(
                 "node.unsettled count=%d: the broker delivers them again", self._settler.pending
             )
+
+    def _claimed(self) -> list[Job]:
+        """Take what runs from whatever runs it: its end has no consequences any more."""
+        running = [job for job in self._executor.running.copy() if self._executor.claim(job)]
+        for job in running:
+            job.abandoned = True
+        return running
 
     def _take_back(self) -> list[Job]:
         return [job for pools in self._pools for job in pools.take_back()]

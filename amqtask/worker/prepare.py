@@ -58,7 +58,8 @@ async def declare_topology(app: App, queues: Sequence[str], on_wait: Callable[[s
         ChannelClosed: Something that is not ours to make is missing.
     """
     backoff = Backoff(first=0.5, cap=5.0)
-    plan = app.topology(queues)
+    # a worker runs without cancelling where it may not have it, and says so by itself
+    plan = app.topology(queues, cancelling=False)
     while True:
         try:
             session = await open_session(app, "prepare")

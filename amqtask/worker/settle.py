@@ -372,7 +372,12 @@ def emit(job: Job, dead_queue: str | None) -> None:
                 f"\n{failed.traceback}" if failed.traceback else "",
             )
         case Revoked(why=why):
-            log.info("task.revoked task=%s id=%s: %s", job.name, job.id, why)
+            log.info(
+                "task.cancelled task=%s id=%s: %s",
+                job.name,
+                job.id,
+                f"{why} after {job.runtime:.3f} s" if job.started else "it does not run",
+            )
         case Ignored():
             log.info("task.ignored task=%s id=%s", job.name, job.id)
         case Returned():

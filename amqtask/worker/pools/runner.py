@@ -18,6 +18,7 @@ import logging
 import os
 import pickle
 import random
+import select
 import signal
 import socket
 import sys
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 #: Exit code of a runner whose task closed the way back to the node.
 UNHEARD = 74
+#: Seconds between two looks at the socket.
+_LOOK = 1.0
 #: Seconds that what the app leaves running may hold up the end.
 _LAST_WORDS = 3.0
 _PR_SET_PDEATHSIG = 1
@@ -67,16 +70,28 @@ class Line:
         """Send a frame; when that cannot be, end: the node sees it, and accounts for it."""
         if os.getpid() != self._pid:
             os._exit(0)  # a copy that the task made of its process, and let run into our code
+        self._check()
         try:
-            if self._look() != self._identity:
-                os._exit(UNHEARD)
             frames.send(self._sock, kind, payload)
         except OSError:
             os._exit(UNHEARD)
 
     def hear(self) -> tuple[Kind, bytes]:
         """Wait for a frame; raises EOFError when the node is gone."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while not poll.poll(_LOOK * 1000):
+            self._check()  # a descriptor that is closed under a wait does not end it
+        self._check()
         return frames.receive(self._sock)
+
+    def _check(self) -> None:
+        try:
+            if self._look() == self._identity:
+                return
+        except OSError:
+            pass  # closed, and not in use again: as good as another one
+        os._exit(UNHEARD)
 
     def _look(self) -> tuple[int, int]:
         found = os.fstat(self._fd)

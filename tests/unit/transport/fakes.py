@@ -80,13 +80,28 @@ class FakeChannel:
     async def qos(self, prefetch: int) -> None:
         self.prefetch.append(prefetch)
 
-    async def consume(self, queue: str, on_message: Callable[..., None]) -> str:
+    async def consume(
+        self,
+        queue: str,
+        on_message: Callable[..., None],
+        *,
+        arguments: dict[str, Any] | None = None,
+    ) -> str:
+        self.arguments = arguments
         tag = f"{queue}-{len(self.prefetch)}"
         self.consumers[tag] = on_message
         return tag
 
     async def cancel(self, tag: str) -> None:
         self.consumers.pop(tag, None)
+
+    async def declare_queue(self, name: str, *, passive: bool) -> tuple[str, int, int]:
+        assert passive
+        looks = self.session.looks
+        looked = looks.pop(0) if len(looks) > 1 else looks[0]
+        if isinstance(looked, Exception):
+            raise looked
+        return name, *looked
 
     async def close(self) -> None:
         if self.is_open:
@@ -142,6 +157,9 @@ class FakeSession:
     url = URL
 
     def __init__(self, epoch: int = 1) -> None:
+        self.rabbitmq: tuple[int, int] | None = (4, 0)
+        #: Ready messages and consumers, or the error, of each passive declare; the last one stays.
+        self.looks: list[tuple[int, int] | Exception] = [(0, 1)]
         self.epoch = epoch
         self.blocked: str | None = None
         self.on_unblocked: list[Callable[[], None]] = []

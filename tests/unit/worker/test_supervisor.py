@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from amqtask.worker.crew import HOPELESS
 from amqtask.worker.ladder import Rung
 from amqtask.worker.lines import Beat
 from amqtask.worker.rounds import ROUND
-from amqtask.worker.supervisor import DEAF, Supervisor
+from amqtask.worker.supervisor import DEAF, Supervisor, reap_strangers
 from tests.helpers import aeventually
 from tests.unit.worker.children import SPEC, FakeChild, Nursery
 
@@ -257,3 +258,17 @@ async def test_a_terminal_that_closes_ends_it(desk, monkeypatch, caplog):
     os.kill(os.getpid(), signal.SIGHUP)
     assert await made.code() == 0
     assert "worker.stopping signal=SIGHUP" in caplog.text
+
+
+def test_the_first_process_collects_what_others_left(monkeypatch):
+    """In a container nobody else waits for an orphan; one of our own is left to its watch."""
+    stranger = os.posix_spawn(sys.executable, [sys.executable, "-S", "-c", ""], {})
+    os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)  # it has ended
+    reap_strangers(set())
+    os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)  # not ours to collect, as a rule
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    reap_strangers({stranger})
+    os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
+    reap_strangers(set())
+    with pytest.raises(ChildProcessError):
+        os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
