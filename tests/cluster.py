@@ -24,7 +24,12 @@ from amqtask.testing import servers
 
 #: Seconds that a node may take to do as it is told.
 COMMAND_TIMEOUT = 60.0
+#: Seconds after which a node hands on again a dead letter that no queue has confirmed: one that
+#: was under way when a node went, or found no binding while one booted. RabbitMQ's own 180 would
+#: have a test of delays wait for up to twice that.
+RESEND = 30.0
 _COOKIE = "amqtask-tests"
+_ADVANCED = "[{{rabbit, [{{dead_letter_worker_publisher_confirm_timeout, {:.0f}}}]}}].\n"
 
 
 class Node:
@@ -196,6 +201,8 @@ def private_cluster(count: int = 3) -> Iterator[Cluster]:
         names = [environ["RABBITMQ_NODENAME"] for environ in environs]
         for environ in environs:
             Path(environ["RABBITMQ_CONFIG_FILE"]).write_text(_configuration(names))
+            advanced = Path(environ["RABBITMQ_ADVANCED_CONFIG_FILE"])
+            advanced.write_text(_ADVANCED.format(RESEND * 1000))
         # one for all, before the first node starts one that outlives it
         stack.enter_context(servers._guarded([epmd, "-port", str(ports[-1])], folder, environs[0]))
         nodes = [Node(Path(each["RABBITMQ_CONFIG_FILE"]).parent, each) for each in environs]

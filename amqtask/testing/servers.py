@@ -424,7 +424,9 @@ def _commanded(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
 def _rabbitmq(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     program, epmd = _program(kind.program), _program("epmd")
     port, dist_port, epmd_port = _free_ports(3)
-    environ = _node_environ(folder, port, dist_port, epmd_port, config)
+    environ = _node_environ(folder, port, dist_port, epmd_port)
+    if config:
+        (folder / "advanced.config").write_text(config)
     # started here, because what needs it and finds none starts one that outlives the server
     with _guarded([epmd, "-port", str(epmd_port)], folder, environ):
         address = (_LOOPBACK, epmd_port)
@@ -434,14 +436,10 @@ def _rabbitmq(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
             yield port, guard
 
 
-def _node_environ(
-    folder: Path, port: int, dist_port: int, epmd_port: int, config: str = ""
-) -> dict[str, str]:
+def _node_environ(folder: Path, port: int, dist_port: int, epmd_port: int) -> dict[str, str]:
     """Return the environment of a private node, and write what it reads into its folder."""
     for file, text in (("plugins", "[]."), ("rabbitmq.conf", ""), ("environment", "")):
         (folder / file).write_text(text)
-    if config:
-        (folder / "advanced.config").write_text(config)
     foreign = ("RABBITMQ_", "ERL_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return environ | {

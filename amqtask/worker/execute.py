@@ -303,7 +303,7 @@ class Executor:
             job.run = run = runner.next()
             try:
                 data = runner.run(run, order, lambda: self._begun(job))
-                outcome, memory = carry.unpack(data)
+                carried = carry.unpack(data)
             except ValueError as error:  # whatever it is now, it is no runner of ours
                 seat.kill()
                 seat.lost(begun=True)
@@ -316,10 +316,12 @@ class Executor:
                     "runner.died %s: before it began its task, which another one gets", died
                 )
                 continue
-            seat.served(memory)
-            if isinstance(outcome, carry.Unserialisable):
-                return unserialisable(job, outcome.error, outcome.hint)
-            return outcome
+            seat.served(carried.memory)
+            job.context = self._context(job)
+            job.context.trail.children.extend(carried.children)
+            if isinstance(carried.outcome, carry.Unserialisable):
+                return unserialisable(job, carried.outcome.error, carried.outcome.hint)
+            return carried.outcome
 
     def _begun(self, job: Job) -> None:
         job.started = time.monotonic()

@@ -8,7 +8,7 @@ ever unpickled, and what is logged and parked reads as if it had run in a thread
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,14 +48,27 @@ class CarriedError(RemoteError):
         return self._shown
 
 
-def pack(outcome: Outcome, *, wanted: bool, memory: int) -> bytes:
-    """Return an outcome as bytes.
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a runner tells of a call that ended.
+
+    Attributes:
+        memory: Bytes of memory that the runner has.
+        children: Calls that its code sent, as results name them.
+    """
+
+    outcome: Outcome | Unserialisable
+    memory: int
+    children: Sequence[Any] = ()
+
+
+def pack(outcome: Outcome, *, wanted: bool, memory: int, children: Sequence[Any] = ()) -> bytes:
+    """Return an outcome as bytes; see `Carried`.
 
     Args:
         wanted: False leaves a value out, as nobody asks for it.
-        memory: Bytes of memory that the runner has.
     """
-    document: dict[str, Any] = {"memory": memory}
+    document: dict[str, Any] = {"memory": memory, "children": children if wanted else ()}
     match outcome:
         case Done(value):
             try:
@@ -75,15 +88,15 @@ def pack(outcome: Outcome, *, wanted: bool, memory: int) -> bytes:
     return JSON.dumps(document)
 
 
-def unpack(data: bytes) -> tuple[Outcome | Unserialisable, int]:
-    """Return an outcome, and the bytes of memory that the runner has.
+def unpack(data: bytes) -> Carried:
+    """Return what `pack` was given.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is no outcome.
     """
     try:
         document = JSON.loads(data)
-        return _outcome(document), int(document["memory"])
+        return Carried(_outcome(document), int(document["memory"]), list(document["children"]))
     except (MalformedMessage, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"a runner sent what is no outcome: {error!r}") from error
 

@@ -38,7 +38,7 @@ from amqtask.errors import MessageError, SoftTimeLimitExceeded, TaskCancelled
 from amqtask.message import accepted, decode
 from amqtask.message.model import Message
 from amqtask.worker.logs import set_up_logging
-from amqtask.worker.outcome import Done, Failed, Outcome, conclude, policy_of
+from amqtask.worker.outcome import Done, Failed, conclude, policy_of
 from amqtask.worker.pools import carry, frames
 from amqtask.worker.pools.frames import NUMBER_BYTES, Kind
 from amqtask.worker.pools.loop import Driver
@@ -52,6 +52,8 @@ UNHEARD = 74
 _LOOK = 1.0
 #: Seconds that what the app leaves running may hold up the end.
 _LAST_WORDS = 3.0
+#: Seconds that a report of progress has to arrive before the outcome goes.
+_LAST_REPORT = 3.0
 _PR_SET_PDEATHSIG = 1
 #: Of -1000 to 1000: when memory runs out, the kernel takes the highest.
 _OOM_SCORE = "500"
@@ -120,8 +122,8 @@ class Desk:
         self._task: asyncio.Task[Any] | None = None
         signal.signal(POKE, self._poked)
 
-    def run(self, number: int, given: tuple[Any, ...]) -> tuple[Outcome, bool]:
-        """Run a call; returns its outcome, and whether its value is wanted."""
+    def run(self, number: int, given: tuple[Any, ...]) -> bytes:
+        """Run a call; returns what `carry.pack` makes of its outcome."""
         fields, queue, exchange, routing_key, redelivered, wanted, soft = given
         self._number = number
         try:
@@ -134,14 +136,20 @@ class Desk:
             task = self._app.tasks[call.task]
             policy = policy_of(task, call)
         except MessageError as unfit:  # this process has another app than its node
-            return Failed(unfit, unfit.reason), wanted
+            return carry.pack(Failed(unfit, unfit.reason), wanted=wanted, memory=memory())
         context = Context(self._app, call, queue, exchange, routing_key, redelivered, self._host)
         token = _current.set(context)
         value, error = self._await(task, context) if task.is_async else self._call(task, context)
         _current.reset(token)
-        if error is None:
-            return Done(value), wanted
-        return conclude(error, call, policy, soft, time.time(), random.random), wanted
+        trail = context.trail
+        if trail.reporter is not None:  # the node stores the outcome: no report may come after it
+            trail.reporter.close(_LAST_REPORT)
+        outcome = (
+            Done(value)
+            if error is None
+            else conclude(error, call, policy, soft, time.time(), random.random)
+        )
+        return carry.pack(outcome, wanted=wanted, memory=memory(), children=trail.children)
 
     def interrupt(self, kind: Kind, number: int) -> None:
         """Raise what ``kind`` stands for in the call of that number."""
@@ -224,8 +232,7 @@ def main() -> None:
     while (order := inbox.get()) is not None:
         number, call = order
         line.say(Kind.BEGUN)
-        outcome, wanted = desk.run(number, pickle.loads(call))  # noqa: S301 - as above
-        line.say(Kind.OUTCOME, carry.pack(outcome, wanted=wanted, memory=memory()))
+        line.say(Kind.OUTCOME, desk.run(number, pickle.loads(call)))  # noqa: S301 - as above
         busy.clear()
     desk.close()
 

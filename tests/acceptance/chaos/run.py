@@ -31,6 +31,7 @@ from tests.acceptance.chaos.site import (
     Site,
     site,
 )
+from tests.cluster import RESEND
 from tests.proxy import Proxy
 
 #: Longest back-off of a link, in seconds.
@@ -43,8 +44,8 @@ RECOVERY = 2 * HEARTBEAT + CONNECT_TIMEOUT + BACKOFF + 5.0
 START = 60.0
 #: Seconds without any event after which what is not settled will not be.
 QUIET = 30.0
-#: Seconds that RabbitMQ takes to try a dead letter again that had nowhere to go, and some more.
-BETWEEN_QUEUES = 300.0
+#: Seconds that RabbitMQ takes at most to hand on a dead letter again, and some more.
+BETWEEN_QUEUES = RESEND * 2 + 60.0
 #: Seconds between two cuts of a soak.
 CUT_EVERY = 30.0
 #: Memory that a process may grow by in a run of faults: per cent, and bytes in any case.

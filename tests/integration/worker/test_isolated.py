@@ -129,6 +129,12 @@ def echo(value): return value
 
 @app.task(name="sends", pool="process")
 def sends(): return where.delay().id
+
+@app.task(name="steps", pool="process")
+def steps(count):
+    for number in range(1, count + 1):
+        current_task.progress(number, count)
+    return "end"
 """
 
 
@@ -248,6 +254,20 @@ def test_a_call_from_a_runner(shop: Shop, line: Line):
     shop.open()
     id_ = shop.send("sends").get(30)
     assert isinstance(id_, str)
+
+
+def test_its_children_and_its_progress(shop: Shop):
+    """Calls that a runner sends are the task's children; what it reports reaches who watches."""
+    shop.open()
+    sent = shop.send("sends")
+    child = sent.get(30)
+    assert [each.id for each in sent.children] == [child]
+    steps = shop.send("steps", 200)
+    seen = list(steps.watch(30))
+    assert seen == sorted(seen, key=lambda each: each.done)
+    assert {each.total for each in seen} <= {200}
+    assert seen
+    assert steps.get(10) == "end"
 
 
 def test_a_death_is_counted_and_does_not_stop_the_worker(shop: Shop, queue: str, line: Line):

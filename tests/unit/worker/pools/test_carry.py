@@ -16,6 +16,8 @@ from amqtask.message.republish import exception_text
 from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Returned
 from amqtask.worker.pools.carry import CarriedError, Unserialisable, pack, unpack
 
+#: Calls that a task sent, as results name them.
+CHILDREN = [[["a", None], None]]
 ETA = datetime(2026, 11, 23, 12, 30, 0, 250_000, tzinfo=UTC)
 
 
@@ -27,9 +29,10 @@ class Odd(Exception):
 
 
 def through(outcome: Outcome, *, wanted: bool = True) -> Outcome | Unserialisable:
-    there, memory = unpack(pack(outcome, wanted=wanted, memory=7))
-    assert memory == 7
-    return there
+    carried = unpack(pack(outcome, wanted=wanted, memory=7, children=CHILDREN))
+    assert carried.memory == 7
+    assert carried.children == (CHILDREN if wanted else [])
+    return carried.outcome
 
 
 @pytest.mark.parametrize(
