@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from amqtask.transport.backoff import Backoff
 from amqtask.worker.ladder import Descent, Ladder, Rung
@@ -96,6 +97,14 @@ class Place:
                 self._retire(child)
         self.child = self.next = None
 
+    def follow(self) -> None:
+        """Start a successor now, and have the present one, which stops already, retire."""
+        if self.closed or self.child is None or self.next is not None:
+            return
+        self._retire(self.child)
+        self.child = None
+        self._keep(self._fill(), "amqtask follow")
+
     async def replace(self, patience: float) -> bool:
         """Start another child, and have the present one retire once that is ready.
 
@@ -140,10 +149,13 @@ class Place:
 
     def _start(self) -> ChildProcess:
         child = self._spawn(self.index)
-        task = asyncio.create_task(self._live(child), name=f"amqtask child {child.pid}")
+        self._keep(self._live(child), f"amqtask child {child.pid}")
+        return child
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return child
 
     async def _live(self, child: ChildProcess) -> None:
         code = await child.watch(self._said)
@@ -190,6 +202,9 @@ class Place:
                 wait,
             )
             await self._pause(wait)
+        await self._fill()
+
+    async def _fill(self) -> None:
         while not self.closed:
             try:
                 self.child = self._start()

@@ -3,6 +3,7 @@
     a child whose beats stop      reported; killed once its board shows a task far beyond its hard
                                   deadline, or when it was silent for half the deaf timeout
     a child that does not consume replaced after half the deaf timeout, while others do consume
+    a child that others stop      followed by another one, though it may take its time
     a worker that does not        ends after the deaf timeout
     a child over its limits       replaced, the new one first, one child at a time
 
@@ -34,8 +35,10 @@ SILENT = 10.0
 OVERDUE = 5.0
 #: The same for a child that beats: it should have got rid of the task itself.
 LONG_OVERDUE = 20.0
-#: Seconds that a child has to be gone after it said that nothing is left.
+#: Seconds that a child has to be gone after it said that it ends, or gives itself up.
 HANGING = 10.0
+#: Seconds after which a child that somebody else told to stop is followed, though it still stops.
+LEAVING = 5.0
 #: Seconds by which a round may be late before silence is put down to the machine.
 LATE = 3.0
 
@@ -127,7 +130,7 @@ class Rounds:
             if not child.has_ended():
                 self._look_at(child, now, wall)
         for place in list(self._crew.places):
-            if place.child is not None and place.next is None:
+            if place.child is not None and place.next is None and not place.closed:
                 self._judge(place, place.child, now)
         self._unready.keep(self._crew.children())
         self._judge_worker(now)
@@ -141,7 +144,7 @@ class Rounds:
 
     def _look_at(self, child: ChildProcess, now: float, wall: float) -> None:
         silence = self.silence(child, now)
-        if silence > SILENT and not child.silent and child.stopped is None:
+        if silence > SILENT and not child.silent and child.ending is None:
             child.silent = True
             log.warning(
                 "child.silent pid=%d seconds=%.0f ran=%r: a task may hold the interpreter; it is "
@@ -158,8 +161,8 @@ class Rounds:
     def _end_if_hung(self, child: ChildProcess, silence: float, now: float, wall: float) -> None:
         if child.fate is not None:
             return
-        if child.stopped is not None:  # it beats no more, and should be gone any moment
-            if now - max(child.stopped, self._fresh) > HANGING:
+        if child.ending is not None:  # whatever it did, it should be gone any moment
+            if now - max(child.ending, self._fresh) > HANGING:
                 child.kill("it hung at its end")
             return
         if silence > OVERDUE:
@@ -177,6 +180,10 @@ class Rounds:
 
     def _judge(self, place: Place, child: ChildProcess, now: float) -> None:
         unready = self._unready.look(child, not child.ready, now)
+        if child.rung is not Rung.RUNNING and unready > LEAVING and child.ending is None:
+            log.info("child.leaving pid=%d: it was told to stop, another one takes over", child.pid)
+            place.follow()
+            return
         if child.rung is not Rung.RUNNING or child.silent:
             return
         reason = outgrown(child.beat, self._spec)

@@ -52,7 +52,7 @@ class ChildProcess:
         gave_up: Why it gives itself up; None while it does not.
         fate: Why the supervisor killed it; None while it did not.
         silent: Whether it was reported as silent.
-        stopped: `time.monotonic` when it said that nothing is left; None before.
+        ending: `time.monotonic` when it said that it ends at once; None before.
     """
 
     def __init__(self, spec: WorkerSpec, index: int) -> None:
@@ -65,7 +65,7 @@ class ChildProcess:
         self.counts: Counter[str] = Counter()
         self.gave_up: str | None = None
         self.fate: str | None = None
-        self.stopped: float | None = None
+        self.ending: float | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._unsaid: list[bytes] = []
         self._ended: asyncio.Event = asyncio.Event()
@@ -127,10 +127,11 @@ class ChildProcess:
                 self.reasons = ("it stops",)
             case "giving_up":
                 self.ready = False
+                self.ending = self.heard
                 self.gave_up = str(said.get("reason", "?"))
                 self.reasons = (f"it gives up: {self.gave_up}",)
             case "stopped":
-                self.stopped = self.heard
+                self.ending = self.heard
                 self.counts = Counter(said.get("counts", {}))
             case other:
                 log.debug("child.unknown_event pid=%d event=%r", self.pid, other)

@@ -42,7 +42,7 @@ class FakeChild:
         self.counts: Counter[str] = Counter()
         self.gave_up: str | None = None
         self.fate: str | None = None
-        self.stopped: float | None = None
+        self.ending: float | None = None
         self.words: list[dict[str, Any]] = []
         self.entries: list[BoardEntry] = []
         self.dumped = self.closed = False

@@ -11,7 +11,16 @@ from amqtask.worker.board import BoardEntry
 from amqtask.worker.crew import Crew
 from amqtask.worker.ladder import Rung
 from amqtask.worker.lines import Beat
-from amqtask.worker.rounds import HANGING, LONG_OVERDUE, OVERDUE, SILENT, Rounds, outgrown, overdue
+from amqtask.worker.rounds import (
+    HANGING,
+    LEAVING,
+    LONG_OVERDUE,
+    OVERDUE,
+    SILENT,
+    Rounds,
+    outgrown,
+    overdue,
+)
 from tests.helpers import aeventually
 from tests.unit.worker.children import SPEC, FakeChild, Nursery
 
@@ -151,13 +160,46 @@ async def test_one_that_hangs_at_its_end_is_killed(watch):
     """It said that nothing is left: it has a moment to be gone."""
     man = watch()
     first, second = await man.filled(2)
-    first.stopped = man.now
+    first.ending = man.now
     man.go(HANGING, second)
     assert not first.has_ended()
     man.go(2, second)
     assert first.has_ended()
     assert first.fate == "it hung at its end"
     assert not first.silent
+
+
+async def test_a_child_that_somebody_else_stops_is_followed(watch, caplog):
+    """A long task in it leaves no gap; it retires as one that was replaced."""
+    caplog.set_level("INFO")
+    man = watch()
+    first, second = await man.filled(2)
+    first.stubborn, first.rung = True, Rung.WARM
+    first.lose("it stops")
+    man.go(LEAVING, first, second)
+    assert len(man.nursery.born) == 2
+    man.go(2, first, second)
+    await aeventually(lambda: len(man.nursery.born) == 3)
+    assert f"child.leaving pid={first.pid}" in caplog.text
+    assert man.crew.places[0].child is man.nursery.born[2]
+    man.go(10, first, second, man.nursery.born[2])
+    assert len(man.nursery.born) == 3
+    first.die(0)
+    await aeventually(lambda: first not in list(man.crew.children()))
+
+
+async def test_nobody_is_followed_once_the_crew_is_closed(watch, caplog):
+    """A worker that stops waits for its long tasks, and says no more about them."""
+    caplog.set_level("INFO")
+    man = watch()
+    first, second = await man.filled(2)
+    man.crew.close()
+    for child in (first, second):
+        child.stubborn, child.rung = True, Rung.WARM
+        child.lose("it stops")
+    man.go(LEAVING + 5, first, second)
+    assert len(man.nursery.born) == 2
+    assert "child.leaving" not in caplog.text
 
 
 async def test_a_machine_that_slept_blames_nobody(watch):

@@ -97,7 +97,7 @@ async def test_what_it_says(line: Line):
     child = await line.said(event="stopping", running=1)
     assert (child.rung, child.reasons) == (Rung.WARM, ("it stops",))
     child = await line.said(event="stopped", counts={"done": 2})
-    assert (child.counts, child.stopped is None) == ({"done": 2}, False)
+    assert (child.counts, child.ending is None) == ({"done": 2}, False)
     child = await line.said(event="of the future")
     assert child.counts == {"done": 2}
 
