@@ -17,12 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from amqtask.backends.base import Can
+from amqtask.backends.base import Can, Found
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
-from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError
+from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError, MessageError
 from amqtask.settings import Settings
 
+#: Seconds within which a file that makes no sense may be one that Celery is writing.
+_WRITING = 2.0
 #: Bytes of the longest file name that common file systems take.
 _LONGEST = 255
 
@@ -48,6 +50,26 @@ class FileStore(KeyStore):
                 f"backend {url!r} names no folder", hint="write file:///var/lib/results"
             )
         self._folder = Path(unquote(parts.path))
+
+    def load(self, ids: Sequence[str]) -> Mapping[str, Found]:
+        """See `Store.load`; what Celery is writing at this moment is not there yet."""
+        found = super().load(ids)
+        return {
+            task_id: value
+            for task_id, value in found.items()
+            if self._whole(value) or not self._young(task_id)
+        }
+
+    def _whole(self, value: Found) -> bool:
+        try:
+            return bool(self.codec.decode(value)) if isinstance(value, bytes) else True
+        except MessageError:
+            return False
+
+    def _young(self, task_id: str) -> bool:
+        with suppress(FileNotFoundError), _wrapped("read", task_id):
+            return abs(time.time() - self._path(self.key(task_id)).stat().st_mtime) < _WRITING
+        return True
 
     def read(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         """See `KeyStore.read`."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from amqtask import Context, NoBackend, RemoteError, current_task
+from amqtask import Context, NoBackend, RemoteError, allow_waiting, current_task
 from tests.helpers import eventually
 from tests.integration.worker.conftest import MakeApp, Running
 from tests.integration.worker.inprocess import Line
@@ -98,11 +98,13 @@ def test_calls_from_a_task_know_their_parents(app, running: Running):
 
     @app.task(bind=True)
     def middle(self: Context):
-        return [self.id, leaf.delay().get(10)]
+        with allow_waiting():
+            return [self.id, leaf.delay().get(10)]
 
     @app.task
     def root():
-        return middle.delay().get(10)
+        with allow_waiting():
+            return middle.delay().get(10)
 
     running(app)
     result = root.delay()
