@@ -210,7 +210,7 @@ class Cancelled:
                 backoff.reset()
                 self.ready, self.error, self._said = True, None, ""
                 turn.settled.set()
-                log.info("cancel.ready register=%r known=%d", self._register, len(self._known))
+                log.debug("cancel.ready register=%r known=%d", self._register, len(self._known))
                 await _first(lost, channel.closed, self._outgrown)
                 if channel.closed.done():
                     raise channel.closed.result()
