@@ -135,6 +135,7 @@ def without_the_run(text: str) -> list[str]:
         (r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+", "TIME PID"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID"),
         (r"runtime=[\d.]+", "runtime=SECONDS"),
+        (r"pid=\d+", "pid=PID"),
         (r"^(amqtask worker) \S+", r"\1 HOST"),
         (r"name=\S+ processes", "name=HOST processes"),
         (r"name='shop (\w+) \S+' url=\S+", r"name='shop \1 HOST' url=URL"),
