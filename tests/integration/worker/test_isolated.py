@@ -115,6 +115,10 @@ async def acleans():
         note(type(asked).__name__)
         raise
 
+@app.task(name="forks", pool="process")
+def forks():
+    return "copy" if os.fork() == 0 else "original"
+
 @app.task(name="stubborn", pool="process")
 def stubborn():
     note(os.getpid())
@@ -289,6 +293,29 @@ def test_a_death_that_does_not_come_again(shop: Shop, tmp_path: Path):
     """The next try ends in good order, and its result is the call's."""
     shop.open()
     assert shop.send("once", str(tmp_path / "died")).get(30) == "alive"
+
+
+def test_a_death_that_somebody_else_was_told_of(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    """User code may wait for any child, and get ours: the death counts, how is not known."""
+    wait4 = os.wait4
+
+    def reaped(*args: Any) -> Any:
+        wait4(*args)
+        raise ChildProcessError
+
+    monkeypatch.setattr(os, "wait4", reaped)
+    shop.open()
+    with pytest.raises(WorkerLost, match="how is not known"):
+        shop.send("dies").get(30)
+    assert shop.send("pid").get(30)
+
+
+def test_a_task_that_forks_and_forgets(shop: Shop):
+    """The copy of the runner that comes back into our code is no runner, and says nothing."""
+    worker = shop.open()
+    assert shop.send("forks").get(30) == "original"
+    assert [shop.send("echo", number).get(30) for number in range(3)] == [0, 1, 2]
+    eventually(lambda: worker.node.counts["done"] == 4)
 
 
 @pytest.mark.parametrize("task", ["cleans", "acleans"])

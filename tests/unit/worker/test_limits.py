@@ -182,6 +182,7 @@ def test_a_coroutine_that_ends_in_that_moment():
     desk.io.ring()
     desk.io.ring()
     assert desk.io.timers == []
+    assert desk.job.after is None  # its settlement, under way by now, gives up nothing
     assert desk.given_up == []
 
 
