@@ -214,17 +214,16 @@ class _Listener:
 
     def take(self, timeout: float) -> Sequence[tuple[str, Found | None]]:
         news, self._early = self._early, []
-        if news:
-            return news
+        deadline = time.monotonic() + timeout
         with _wrapped(self._store):
-            wait = timeout
-            # all that is here already comes along; only the first one is waited for
-            while (message := self._pubsub.get_message(timeout=wait)) is not None:
-                wait = 0.0
-                if message["type"] == "message":
-                    if message["channel"].decode() == self._own:
-                        break
-                    news.append(self._news(message))
+            # one at a time: with no time to wait, redis-py takes half a message for a lost server
+            while not news and (left := deadline - time.monotonic()) > 0:
+                message = self._pubsub.get_message(timeout=left)
+                if message is None or message["type"] != "message":
+                    continue
+                if message["channel"].decode() == self._own:
+                    break
+                news.append(self._news(message))
         return news
 
     def wake(self) -> None:

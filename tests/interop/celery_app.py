@@ -65,6 +65,11 @@ def add_tasks(app: Any) -> None:
     def request(self: Any) -> dict[str, Any]:
         return described(self.request)
 
+    @app.task(bind=True, name="celery.reporting")
+    def reporting(self: Any) -> str:
+        self.update_state(state="PROGRESS", meta={"current": 1, "total": 4})
+        return "end"
+
     @app.task(bind=True, name="celery.retrying")
     def retrying(self: Any, times: int, countdown: float) -> dict[str, Any]:
         if self.request.retries < times:

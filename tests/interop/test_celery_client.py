@@ -58,6 +58,11 @@ def add_tasks(app: App) -> None:
     def request(self: Context) -> dict[str, Any]:
         return described(self)
 
+    @app.task(bind=True, name="ours.reporting")
+    def reporting(self: Context) -> str:
+        self.progress(1, 4, file="a")
+        return "end"
+
     @app.task(bind=True, name="ours.retrying", max_retries=2)
     def retrying(self: Context, times: int, countdown: float) -> dict[str, Any]:
         if self.retries < times:
@@ -317,6 +322,18 @@ def test_retries(client: Any, worker: AbstractContextManager[Node]):
     assert seen["limits"] == [30, None]
     assert seen["shadow"] == "shown"
     assert seen["stamps"] == {"tenant": "a"}
+
+
+def test_progress_is_read_by_celery(client: Any, worker: AbstractContextManager[Node]):
+    """A client that follows a task sees its reports as states of the task's own."""
+    states: list[tuple[str, Any]] = []
+    with worker:
+        result = client.send_task("ours.reporting")
+        seen = result.get(
+            timeout=ANSWER, on_message=lambda meta: states.append((meta["status"], meta["result"]))
+        )
+    assert seen == "end"
+    assert states[0] == ("PROGRESS", {"done": 1, "total": 4, "file": "a"})
 
 
 def test_state_retry_is_read_by_celery(client: Any, worker: AbstractContextManager[Node]):

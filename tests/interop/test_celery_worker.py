@@ -81,6 +81,21 @@ def test_other_forms_of_body(
     assert answer["args"] == ["a" * 5000, {"x": [1]}]
 
 
+def test_states_of_the_users_own(make_app: MakeApp, celery_worker: CeleryWorker, states: list[str]):
+    """What a Celery task reports arrives before its outcome."""
+    result = make_app(celery_worker.queue).send_task("celery.reporting")
+    assert result.get(ANSWER) == "end"
+    assert states == ["PROGRESS", "SUCCESS"]
+
+
+def test_call_of_a_celery_task(make_app: MakeApp, celery_worker: CeleryWorker):
+    """Celery's workers answer direct replies, too."""
+    app = make_app(celery_worker.queue, backend="rpc+direct://")
+    assert app.send_task("celery.echo", [1]).get(ANSWER)["args"] == [1]
+    with pytest.raises(KeyError):
+        app.send_task("celery.fail", [True]).get(ANSWER)
+
+
 def test_exception_that_both_know(make_app: MakeApp, celery_worker: CeleryWorker):
     """A task's exception is raised here in its class, with its arguments and the remote traceback."""
     app = make_app(celery_worker.queue)
