@@ -203,7 +203,9 @@ def rolling(at: Brokers, total: int, seed: int, say: Say) -> Outcome:
                 say(f"rolling: {where.settled():,} of {total:,} after {restarts} restarts")
         took = time.monotonic() - begun
         stage.finish([], ())
-        outcome.title = f"{where.settled():,} of {total:,} calls through {restarts} restarts in {took:.0f} s"
+        outcome.title = (
+            f"{where.settled():,} of {total:,} calls through {restarts} restarts in {took:.0f} s"
+        )
     return outcome
 
 
