@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import traceback
+from contextvars import copy_context
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -196,7 +197,8 @@ class Desk:
             finally:
                 self._task = self._driver = None
 
-        return self._loop.run(main())
+        # a Runner keeps the context of its first call, and with it that call's current_task
+        return self._loop.run(main(), context=copy_context())
 
     def _poked(self, number: int = 0, frame: FrameType | None = None) -> None:
         asked = self._asked

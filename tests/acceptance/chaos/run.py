@@ -46,6 +46,8 @@ START = 60.0
 QUIET = 30.0
 #: Seconds that RabbitMQ takes at most to hand on a dead letter again, and some more.
 BETWEEN_QUEUES = RESEND * 2 + 60.0
+#: Calls a second of the rolling restarts at most; fewer when they would be over in 25 seconds.
+ROLLING_RATE = 1000.0
 #: Seconds between two cuts of a soak.
 CUT_EVERY = 30.0
 #: Memory that a process may grow by in a run of faults: per cent, and bytes in any case.
@@ -172,9 +174,9 @@ def rolling(at: Brokers, total: int, seed: int, say: Say) -> Outcome:
         prefetch=None,
         concurrency=16,
         shares=shares,
-        rate=5000.0,
+        rate=min(ROLLING_RATE, total / 25),
         limit=3000,
-        batch=200,
+        batch=100,
         longest=0.4,
         total=total,
     ) as stage:
@@ -187,22 +189,24 @@ def rolling(at: Brokers, total: int, seed: int, say: Say) -> Outcome:
                 outcome.violations.append(f"{worker.name} ended with {code}:\n{worker.tail()}")
             worker.start()
             restarts += 1
-            _await_ready(where)
+            # as a deploy does: the next one goes when this one says that it is ready
+            since = time.monotonic()
+            while worker.readies < len(worker.supervisors):
+                if time.monotonic() - since > START:
+                    outcome.violations.append(f"{worker.name} is not ready:\n{worker.tail()}")
+                    break
+                time.sleep(0.05)
+            if stage.quiet():
+                outcome.violations.append(f"nothing ran or ended for {QUIET:.0f} s")
             if time.monotonic() - told > 15:
                 told = time.monotonic()
                 say(f"rolling: {where.settled():,} of {total:,} after {restarts} restarts")
-            if stage.quiet():
-                break
         took = time.monotonic() - begun
         stage.finish([], ())
-        outcome.title = f"{total:,} calls through {restarts} restarts in {took:.0f} s"
+        outcome.title = (
+            f"{where.settled():,} of {total:,} calls through {restarts} restarts in {took:.0f} s"
+        )
     return outcome
-
-
-def _await_ready(where: Site) -> None:
-    since = time.monotonic()
-    while where.silent(since) and time.monotonic() - since < 3.0:
-        time.sleep(0.05)
 
 
 # -- soak ---------------------------------------------------------------------------

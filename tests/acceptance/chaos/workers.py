@@ -111,6 +111,11 @@ class Worker:
         """The processes in which isolated tasks run."""
         return [runner for child in self.children for runner in _children(child.pid)]
 
+    @property
+    def readies(self) -> int:
+        """How often it, or one before it, has said that it is ready."""
+        return self.log.read_text(errors="replace").count(" worker.ready ")
+
     def catches(self, number: signal.Signals) -> bool:
         """Whether the supervisor has a handler for a signal; where it cannot be seen, no."""
         status = Path(f"/proc/{self.process.pid}/status")
