@@ -11,6 +11,7 @@ import pytest
 from amqtask import App, current_task
 from amqtask.message.model import Message
 from amqtask.worker.outcome import Done
+from amqtask.worker.pools import carry
 from amqtask.worker.pools.runner import Desk
 from amqtask.worker.pools.signals import POKE
 from tests.unit.worker.fakes import delivery
@@ -52,6 +53,5 @@ def order(task: str, id: str) -> tuple[Any, ...]:
 def test_each_call_has_its_own_current_task(desk: Desk, task: str) -> None:
     """The second call on a runner's event loop does not get the context of the first."""
     for number, each in enumerate(["first", "second"]):
-        outcome, _ = desk.run(number, order(task, each))
-        assert isinstance(outcome, Done)
-        assert outcome.value == each
+        carried = carry.unpack(desk.run(number, order(task, each)))
+        assert carried.outcome == Done(each)
