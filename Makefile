@@ -12,7 +12,7 @@ DEV := $(VENV)/.ready-dev
 
 # in `make -j demo test` the demo waits for the full environment, or pip would change the one it
 # runs in under its feet
-ifneq ($(filter test lint docs bench,$(MAKECMDGOALS)),)
+ifneq ($(filter test lint docs bench chaos,$(MAKECMDGOALS)),)
 DEMO := $(DEV)
 else
 DEMO := $(RUN)
@@ -24,7 +24,7 @@ $(shell rm -f $(RUN) $(DEV))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint docs bench clean help
+.PHONY: demo test lint docs bench chaos clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -32,7 +32,8 @@ help:
 	@echo 'make test   run the tests (ARGS="-k name" picks some)'
 	@echo 'make lint   check format, style, types and layers'
 	@echo 'make docs   build the docs into docs/_build/html'
-	@echo 'make bench  measure; takes minutes'
+	@echo 'make bench  measure, beside other libraries; takes half an hour'
+	@echo 'make chaos  break brokers, links and workers for 20 minutes (ARGS="--seconds 120")'
 	@echo 'make clean  remove what the others made'
 
 demo: $(DEMO)
@@ -46,7 +47,7 @@ test: $(DEV)
 lint: $(DEV)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m mypy amqtask tests docs/conf.py $(wildcard examples)
+	$(BIN)/python -m mypy amqtask pytest_amqtask.py tests docs/conf.py $(wildcard examples)
 	$(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache
 
 docs: $(DEV)
@@ -55,8 +56,11 @@ docs: $(DEV)
 bench: $(DEV)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+chaos: $(DEV)
+	$(BIN)/python -m tests.acceptance.chaos $(ARGS)
+
 clean:
-	rm -rf $(VENV) .venv.lock docs/_build build dist .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) .venv-bench .venv.lock docs/_build build dist .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

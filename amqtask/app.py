@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from amqtask.backends import Backend, DirectBackend, open_backend
+from amqtask.cancel import Canceller, as_ids
 from amqtask.context import Context, _current
 from amqtask.errors import ConfigurationError, NoBackend, PipelineError
 from amqtask.imports import autodiscover, import_modules
@@ -21,6 +23,7 @@ from amqtask.result import AsyncResult, GroupResult, no_waiting_in_tasks, rememb
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
+from amqtask.topology.cancelling import cancel_plan
 from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix
 from amqtask.topology.entities import Queue
 from amqtask.topology.plan import Plan, queue_plan
@@ -66,11 +69,24 @@ class TaskOptions(CallOptions, total=False):
         name: Name on the wire; ``module.function`` by default.
         retry_on: Exception classes that are retried, as short form of ``retry=``.
         max_retries: How often at most, as short form of ``retry=``.
+        pool: Where workers run it: ``process`` isolates it in a process that can be
+            killed, ``thread`` is for plain functions, ``loop`` for async ones.
     """
 
     name: str | None
     retry_on: Sequence[type[BaseException] | str]
     max_retries: int | None
+    pool: Literal["loop", "thread", "process"] | None
+
+
+class StandIn(Protocol):
+    """Takes an app's calls in place of a broker: how tests run them where they are made."""
+
+    def deliver(self, outgoing: Outgoing) -> None:
+        """Take a call; blocks as sending does."""
+
+    async def adeliver(self, outgoing: Outgoing) -> None:
+        """Take a call made on an event loop."""
 
 
 class App:
@@ -115,6 +131,7 @@ class App:
         )
         self.tasks = Registry()
         self.transport = Transport(self.settings, name=name)
+        self._canceller = Canceller(self.settings, self.transport)
         self._queues: dict[str, Queue] = {}
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)
@@ -125,6 +142,10 @@ class App:
         self._direct = DirectBackend(self.transport, self.settings)
         self._made: tuple[Sender, Sender] | None = None
         self._discover: list[tuple[tuple[str, ...], str]] = []
+        #: What takes calls in place of the broker, in tests.
+        self.stand_in: StandIn | None = None
+        #: Called with every call that was sent, in the thread that sent it.
+        self.on_sent: list[Callable[[Outgoing], object]] = []
         remember(self)
 
     # -- tasks --------------------------------------------------------------------
@@ -172,13 +193,10 @@ class App:
         self, function: Callable[..., Any], bind: bool, said: dict[str, Any]
     ) -> Task[..., Any]:
         name = said.pop("name", None) or task_name(function)
-        retry = _retry_policy(name, said)
+        retry, pool = _retry_policy(name, said), said.pop("pool", None)
         defaults = options(said)
-        made: Task[..., Any] = SyncTask(
-            self, function, name=name, bind=bind, retry=retry, defaults=defaults
-        )
-        if made.is_async:
-            made = AsyncTask(self, function, name=name, bind=bind, retry=retry, defaults=defaults)
+        kind: type[Task[..., Any]] = AsyncTask if iscoroutinefunction(function) else SyncTask
+        made = kind(self, function, name=name, bind=bind, retry=retry, defaults=defaults, pool=pool)
         self.tasks.add(made)
         if defaults.queue is not None:
             self._add_queue(defaults.queue)
@@ -238,7 +256,9 @@ class App:
         """
         backend = self._backend
         pending = backend.watch(task_id) if backend is not None else None
-        return AsyncResult(task_id, task, pending, backend=backend, app=self.name)
+        return AsyncResult(
+            task_id, task, pending, backend=backend, app=self.name, cancels=self._canceller
+        )
 
     def group_result(self, group_id: str) -> GroupResult[Any] | None:
         """Return a group that was saved, by its id; None when it is unknown.
@@ -274,6 +294,35 @@ class App:
             return None
         return self._direct if is_direct(call.reply_to) else self._backend
 
+    def cancel(
+        self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
+    ) -> None:
+        """Have calls not run: dropped when they come up, and cancelled where they run.
+
+        A call that has ended stays as it ended, and an unknown id is no error.
+
+        Args:
+            ids: Id of a call, or several.
+            terminate: Also end one that runs and ignores its cancellation.
+            keep: Seconds that workers remember it, also those that start later; None
+                takes the setting ``cancel_expires``.
+
+        Raises:
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+            PipelineError: The same for one or more of several.
+            ConfigurationError: An id is empty or longer than an id can be.
+
+        Delivery: once this returns, the broker keeps it until it expires, or until
+        ``cancel_limit`` later ones have come.
+        """
+        self._canceller.cancel(as_ids(ids), terminate=terminate, keep=keep)
+
+    async def acancel(
+        self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
+    ) -> None:
+        """As `cancel`, awaited."""
+        await self._canceller.acancel(as_ids(ids), terminate=terminate, keep=keep)
+
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
     ) -> Outgoing:
@@ -294,16 +343,22 @@ class App:
         """Send a call, wait for its reply and return the value."""
         timeout = no_waiting_in_tasks(said.call_timeout or self.settings.call_timeout)
         outgoing = self._prepare_call(checked, said)
-        for publication in outgoing.publications:
-            self.transport.publish_and_wait(publication, self.settings.publish_timeout)
-        return self._handle(outgoing, self._direct).get(timeout)
+        if self.stand_in is not None:
+            self.stand_in.deliver(outgoing)
+        else:  # never into a pipeline: it would wait for what the pipeline holds back
+            for publication in outgoing.publications:
+                self.transport.publish_and_wait(publication, self.settings.publish_timeout)
+        return self._sent(outgoing, self._direct).get(timeout)
 
     async def _acall(self, checked: Checked, said: Options) -> Any:
         timeout = no_waiting_in_tasks(said.call_timeout or self.settings.call_timeout)
         outgoing = self._prepare_call(checked, said)
-        for publication in outgoing.publications:
-            await self.transport.publish_and_await(publication)
-        return await self._handle(outgoing, self._direct).aget(timeout)
+        if self.stand_in is not None:
+            await self.stand_in.adeliver(outgoing)
+        else:
+            for publication in outgoing.publications:
+                await self.transport.publish_and_await(publication)
+        return await self._sent(outgoing, self._direct).aget(timeout)
 
     def _prepare_call(self, checked: Checked, said: Options) -> Outgoing:
         task, args, kwargs = checked
@@ -312,42 +367,50 @@ class App:
 
     def _handle(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
         parent = _current.get()
-        if parent is None:
-            return AsyncResult(
-                outgoing.id, outgoing.task, outgoing.pending, backend=backend, app=self.name
-            )
-        parent.sent(outgoing.id)
+        if parent is not None:
+            parent.sent(outgoing.id)
         return AsyncResult(
             outgoing.id,
             outgoing.task,
             outgoing.pending,
             backend=backend,
             app=self.name,
-            parent=self.result(parent.id, parent.task),
+            parent=None if parent is None else self.result(parent.id, parent.task),
+            cancels=self._canceller,
+            eta=outgoing.eta,
         )
 
     def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
         pipeline = active_pipeline()
-        if pipeline is not None and pipeline.belongs_to(self.transport):
-            pipeline.add(outgoing)
+        if self.stand_in is not None:
+            self.stand_in.deliver(outgoing)
+        elif pipeline is not None and pipeline.belongs_to(self.transport):
+            pipeline.add(outgoing.publications)
         elif len(outgoing.publications) == 1:
             self.transport.publish_and_wait(outgoing.publications[0], self.settings.publish_timeout)
         else:
             try:
                 with self.pipeline() as pipeline:
-                    pipeline.add(outgoing)
+                    pipeline.add(outgoing.publications)
             except PipelineError as error:
                 raise error.failures[0][1] from error
-        return self._handle(outgoing, self._backend)
+        return self._sent(outgoing, self._backend)
+
+    def _sent(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
+        for tell in self.on_sent:
+            tell(outgoing)
+        return self._handle(outgoing, backend)
 
     async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
         pipeline = active_pipeline()
-        if pipeline is not None and pipeline.belongs_to(self.transport):
-            await pipeline.aadd(outgoing)
+        if self.stand_in is not None:
+            await self.stand_in.adeliver(outgoing)
+        elif pipeline is not None and pipeline.belongs_to(self.transport):
+            await pipeline.aadd(outgoing.publications)
         else:
             for publication in outgoing.publications:
                 await self.transport.publish_and_await(publication)
-        return self._handle(outgoing, self._backend)
+        return self._sent(outgoing, self._backend)
 
     # -- broker -------------------------------------------------------------------
 
@@ -365,11 +428,12 @@ class App:
         """Return the known queue of that name, or a new one with the app's defaults."""
         return self._queues.get(name) or Queue(name)
 
-    def topology(self, queues: Iterable[str] | None = None) -> Plan:
+    def topology(self, queues: Iterable[str] | None = None, *, cancelling: bool = True) -> Plan:
         """Return what this app wants on the broker.
 
         Args:
             queues: Names of the queues meant; all known ones by default.
+            cancelling: False leaves out what only cancelling needs.
         """
         names = list(self._queues) if queues is None else list(queues)
         wanted = [self.queue(name) for name in names]
@@ -378,6 +442,8 @@ class App:
             for queue in wanted:
                 prefix = delay_prefix(queue, self.settings)
                 plans += [delay_plan(prefix), delay_binding(queue.name, prefix)]
+        if cancelling:
+            plans.append(cancel_plan(self.settings))
         return Plan().merge(*plans)
 
     def close(self, timeout: float = 5.0) -> None:

@@ -40,12 +40,16 @@ one for "it was not sent", one for "it cannot be sent like this".
         |   `-- BackendUnavailable    it does not answer now; trying again may help
         +-- RemoteError               it failed with an exception this process cannot rebuild
         +-- TaskRevoked               it expired or was cancelled
-        `-- RetriesExhausted          its last retry failed
+        +-- RetriesExhausted          its last retry failed
+        +-- SoftTimeLimitExceeded     over its soft time limit; raised in the task itself
+        +-- TimeLimitExceeded         over its hard time limit, and ended for it
+        `-- WorkerLost                the process that ran it died
 
     TaskSignal (BaseException)        raised by task code, to the worker
     +-- Retry                         run this again later
     +-- Reject                        park this, or give it back
-    `-- Ignore                        done, without an outcome
+    +-- Ignore                        done, without an outcome
+    `-- TaskCancelled                 raised in a plain task that is asked to end
 
 The signals derive from BaseException so that ``except Exception`` in a task
 cannot swallow them.
@@ -353,6 +357,43 @@ class RetriesExhausted(ResultError):
     """The task asked for a retry after its last one, and gave no exception of its own."""
 
 
+class SoftTimeLimitExceeded(ResultError):
+    """The task ran over its soft time limit.
+
+    Raised in the task itself, wherever it is, so that it can clean up and end.
+    """
+
+
+class TimeLimitExceeded(ResultError):
+    """The task ran over its hard time limit and was ended."""
+
+
+class WorkerLost(ResultError):
+    """The process that ran the task died, more than once, so the task is taken for the cause.
+
+    Attributes:
+        signal: Name of the signal that ended the process, or None.
+        exit_code: Its exit code, or None.
+        peak_memory: Bytes of memory it had at most, or None when that is not known.
+        runtime: Seconds that the task had been running.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        signal: str | None = None,
+        exit_code: int | None = None,
+        peak_memory: int | None = None,
+        runtime: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = exit_code
+        self.peak_memory = peak_memory
+        self.runtime = runtime
+
+
 # -- signals from task code ---------------------------------------------------
 
 
@@ -406,3 +447,10 @@ class Reject(TaskSignal):
 
 class Ignore(TaskSignal):
     """Acknowledge this delivery without storing a result."""
+
+
+class TaskCancelled(TaskSignal):
+    """Raised in a plain task that is asked to end: it was cancelled, or its worker stops.
+
+    Async tasks get `asyncio.CancelledError` instead. Clean up and let it pass.
+    """

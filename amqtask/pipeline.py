@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from amqtask.errors import PipelineError
-from amqtask.send import Outgoing
 from amqtask.transport import Publication
 
 if TYPE_CHECKING:
@@ -67,15 +67,15 @@ class Pipeline:
         """
         return transport is self._transport and bool(self._tokens) and self._pid == os.getpid()
 
-    def add(self, outgoing: Outgoing) -> None:
-        """Send a call; blocks only while the pipeline is full."""
-        self._hand_over(outgoing)
+    def add(self, publications: Sequence[Publication]) -> None:
+        """Send the messages of a call; blocks only while the pipeline is full."""
+        self._hand_over(publications)
         if self._fill() >= 1:
             self._wait(_ROOM)
 
-    async def aadd(self, outgoing: Outgoing) -> None:
-        """Send a call; awaits room only while the pipeline is full."""
-        self._hand_over(outgoing)
+    async def aadd(self, publications: Sequence[Publication]) -> None:
+        """Send the messages of a call; awaits room only while the pipeline is full."""
+        self._hand_over(publications)
         if self._fill() >= 1:
             await self._await(_ROOM)
 
@@ -108,12 +108,12 @@ class Pipeline:
             await self._await(0)
             self._finish(error)
 
-    def _hand_over(self, outgoing: Outgoing) -> None:
+    def _hand_over(self, publications: Sequence[Publication]) -> None:
         with self._lock:
             self.sent += 1
-            self._under_way += len(outgoing.publications)
-            self._bytes += sum(len(each.message.body) for each in outgoing.publications)
-        for publication in outgoing.publications:
+            self._under_way += len(publications)
+            self._bytes += sum(len(each.message.body) for each in publications)
+        for publication in publications:
             publication.on_done = self._done
             self._transport.publish(publication)
 

@@ -62,7 +62,7 @@ class Reporter:
     Threads: safe from any thread.
     """
 
-    __slots__ = ("_closed", "_lock", "_next", "_save", "_sending")
+    __slots__ = ("_closed", "_lock", "_next", "_quiet", "_save", "_sending")
 
     def __init__(
         self, save: Callable[[ResultMeta, Callable[[Exception | None], object]], None]
@@ -72,6 +72,7 @@ class Reporter:
         self._next: ResultMeta | None = None
         self._sending = False
         self._closed = False
+        self._quiet = threading.Condition(self._lock)
 
     def report(self, meta: ResultMeta) -> None:
         """Send a state now, or once the one before is through."""
@@ -84,16 +85,23 @@ class Reporter:
             self._sending = True
         self._save(meta, self._done)
 
-    def close(self) -> None:
-        """Send nothing more: what follows is the outcome, and nothing may come after it."""
-        with self._lock:
+    def close(self, timeout: float = 0.0) -> None:
+        """Send nothing more: what follows is the outcome, and nothing may come after it.
+
+        Args:
+            timeout: Seconds to wait for the report that is on its way.
+        """
+        with self._quiet:
             self._closed = True
             self._next = None
+            self._quiet.wait_for(lambda: not self._sending, timeout)
 
     def _done(self, error: Exception | None) -> None:
         # a report that was not stored is not missed: the next one says more
         with self._lock:
             meta, self._next = self._next, None
             self._sending = meta is not None
+            if not self._sending:
+                self._quiet.notify_all()
         if meta is not None:
             self._save(meta, self._done)

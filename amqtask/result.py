@@ -16,14 +16,17 @@ from collections.abc import (
 )
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from amqtask.backends import Backend, Pending
+from amqtask.cancel import Cancels
 from amqtask.context import _current
 from amqtask.errors import (
     BackendError,
     BackendUnavailable,
+    ConfigurationError,
     MalformedMessage,
     NoBackend,
     ResultTimeout,
@@ -105,7 +108,7 @@ class AsyncResult(Generic[R]):
     Threads: safe from any thread and any loop.
     """
 
-    __slots__ = ("_app", "_backend", "_pending", "id", "parent", "task")
+    __slots__ = ("_app", "_backend", "_cancels", "_eta", "_pending", "id", "parent", "task")
 
     def __init__(
         self,
@@ -116,6 +119,8 @@ class AsyncResult(Generic[R]):
         backend: Backend | None = None,
         app: str = "",
         parent: AsyncResult[Any] | None = None,
+        cancels: Cancels | None = None,
+        eta: datetime | None = None,
     ) -> None:
         self.id = id
         self.task = task
@@ -123,6 +128,8 @@ class AsyncResult(Generic[R]):
         self._app = app
         self._backend = backend
         self._pending = pending
+        self._cancels = cancels
+        self._eta = eta
 
     # -- waiting ------------------------------------------------------------------
 
@@ -250,6 +257,25 @@ class AsyncResult(Generic[R]):
         self.refresh()
         return self._need().meta
 
+    def cancel(self, *, terminate: bool = False) -> None:
+        """Have the call not run: dropped when it comes up, cancelled where it runs.
+
+        Returns once the broker has it on record, which is before a worker acts on it.
+        With results, the outcome is then `TaskRevoked`, unless the call ended first.
+
+        Args:
+            terminate: Also end it where it ignores its cancellation.
+
+        Raises:
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+        """
+        self._canceller().cancel((self.id,), terminate=terminate, keep=None, eta=self._eta)
+
+    async def acancel(self, *, terminate: bool = False) -> None:
+        """As `cancel`, awaited."""
+        cancels = self._canceller()
+        await cancels.acancel((self.id,), terminate=terminate, keep=None, eta=self._eta)
+
     @property
     def state(self) -> str:
         """``PENDING``, ``STARTED``, ``PROGRESS``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED``.
@@ -372,6 +398,14 @@ class AsyncResult(Generic[R]):
     def __hash__(self) -> int:
         return hash(self.id)
 
+    def _canceller(self) -> Cancels:
+        if self._cancels is None:
+            raise ConfigurationError(
+                f"this handle of task {self.task!r} (id {self.id}) belongs to no app",
+                hint="cancel it by app.cancel(id)",
+            )
+        return self._cancels
+
     def _need(self) -> Pending:
         if self._pending is None and self._backend is None:
             self._find_home()
@@ -405,6 +439,7 @@ class AsyncResult(Generic[R]):
         if meta.status not in _RAISING:
             return cast(R, meta.result)
         error = decode_exception(meta.result, meta.traceback)
+        self._need().raised = True
         if propagate and meta.status != "RETRY":
             raise error
         return cast(R, error)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqtask.backends import Backend, Pending
+from amqtask.clock import wall
 from amqtask.context import _current
 from amqtask.errors import EncodeError, Unroutable
 from amqtask.message import Call, encode, serializer
@@ -50,12 +51,18 @@ class Outgoing:
         publications: One; several only for a delayed call to a topic that
             several queues are bound to.
         pending: Where its outcome will arrive; None when results are off for it.
+        route: Where it goes, once it has waited.
+        delay: Seconds from now that it has to wait; 0 for none.
+        eta: When it is due; None for at once.
     """
 
     id: str
     task: str
     publications: Sequence[Publication]
     pending: Pending | None
+    route: Route
+    delay: float = 0.0
+    eta: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class Sender:
             DelayTooLong: The countdown or eta lies too far ahead.
             Unroutable: A delayed call to a topic no known queue is bound to.
         """
-        now = time.time()
+        now = wall()
         route = self._router.route(
             name,
             args=args,
@@ -160,7 +167,7 @@ class Sender:
             for address in self._addresses(route, eta if delay > 0 else None, name, options)
         ]
         pending = self._backend.watch(call.id) if wants_result and self._backend else None
-        return Outgoing(call.id, name, publications, pending)
+        return Outgoing(call.id, name, publications, pending, route, delay, eta)
 
     def delayed(self, queue: Queue, until: datetime) -> Address:
         """Return where a message goes that ``queue`` shall get at ``until``.
@@ -172,7 +179,7 @@ class Sender:
         name, prefix = queue.name, delay_prefix(queue, self._settings)
 
         def anew() -> tuple[str, str]:
-            left = until.timestamp() - time.time()
+            left = until.timestamp() - wall()
             return delay_route(left, name, prefix) or ("", name)
 
         requires: tuple[Requirement, ...] = ()

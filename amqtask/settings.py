@@ -107,14 +107,52 @@ def _whole(least: int, most: int | None = None) -> _Kind:
     return _Kind(f"a whole number {span}", convert)
 
 
-def _seconds() -> _Kind:
+def _seconds(*, or_zero: bool = False) -> _Kind:
     def convert(value: Any, text: bool) -> float:
         _need(text or (isinstance(value, (int, float)) and not isinstance(value, bool)))
         number = float(value)
-        _need(math.isfinite(number) and number > 0)
+        _need(math.isfinite(number) and (number > 0 or (or_zero and number == 0)))
         return number
 
-    return _Kind("a number of seconds above 0", convert)
+    return _Kind(f"a number of seconds {'of at least' if or_zero else 'above'} 0", convert)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes in ``"300MB"``; units are powers of 1,024, as a system's tools count memory.
+
+    Raises:
+        ValueError: It is no size, or less than a byte.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    _need(match)
+    assert match is not None
+    size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    _need(size > 0)
+    return size
+
+
+def _bytes() -> _Kind:
+    def convert(value: Any, text: bool) -> int:
+        if isinstance(value, str):
+            return parse_size(value)
+        _need(isinstance(value, int) and not isinstance(value, bool) and value > 0)
+        return int(value)
+
+    return _Kind("a number of bytes, or a size like 300MB", convert)
+
+
+def _bounds() -> _Kind:
+    def convert(value: Any, text: bool) -> tuple[int, int]:
+        found = _listed(value)
+        _need(len(found) == 2 and not any(isinstance(each, bool) for each in found))
+        least, most = (int(each) if isinstance(each, str) else each for each in found)
+        _need(isinstance(least, int) and isinstance(most, int) and 1 <= least <= most)
+        return least, most
+
+    return _Kind("two whole numbers, the least and the most, like 1,4", convert)
 
 
 def _flag() -> _Kind:
@@ -270,6 +308,13 @@ class Settings:
     #: Seconds between heartbeats; 0 switches them off.
     heartbeat: int = _setting(30, _whole(0, 65535))
 
+    #: Fanout exchange that cancelled calls are announced on; its register is named after it.
+    cancel_exchange: str = _setting("amqtask.cancel", _text())
+    #: Seconds that a cancelled call is remembered, from its eta on if it has one.
+    cancel_expires: float = _setting(86400.0, _seconds())
+    #: Cancelled calls that are remembered; the oldest is forgotten first.
+    cancel_limit: int = _setting(10_000, _whole(1, 30_000))
+
     #: Seconds that results are kept; None keeps them for ever.
     result_expires: float | None = _setting(86400.0, _optional(_seconds()))
     #: Seconds that failures are kept; None keeps them as long as other results.
@@ -302,10 +347,40 @@ class Settings:
     concurrency: int = _setting(16, _whole(1))
     #: Processes of one worker.
     processes: int = _setting(1, _whole(1))
+    #: Where tasks run that do not say it: ``auto`` takes threads and the event loop.
+    pool: Literal["auto", "process"] = _setting("auto", _choice("auto", "process"))
+    #: Tasks that run isolated at the same time in one worker process; None takes the CPUs.
+    process_slots: int | None = _setting(None, _optional(_whole(1)))
+    #: Seconds of run time after which a task is ended, unless call or task say otherwise.
+    time_limit: float | None = _setting(None, _optional(_seconds()))
+    #: Seconds of run time after which a task is asked to end, unless call or task say otherwise.
+    soft_time_limit: float | None = _setting(None, _optional(_seconds()))
+    #: Deaths of its process after which a call is parked.
+    crash_limit: int = _setting(3, _whole(1))
     #: Unacked messages a process holds of each queue; None follows the pace.
     prefetch: int | None = _setting(None, _optional(_whole(1, 65535)))
     #: Name of the worker; None makes one from the host.
     worker_name: str | None = _setting(None, _optional(_text()))
+    #: Processes between which a worker scales by its backlog, such as 1,4; None keeps `processes`.
+    autoscale: tuple[int, int] | None = _setting(None, _optional(_bounds()))
+    #: Seconds a process must have been superfluous before autoscaling ends it.
+    autoscale_idle: float = _setting(60.0, _seconds())
+    #: Tasks after which a process is replaced; None never does.
+    max_tasks_per_child: int | None = _setting(None, _optional(_whole(1)))
+    #: Bytes of memory above which a process is replaced, such as 300MB; None never does.
+    max_memory_per_child: int | None = _setting(None, _optional(_bytes()))
+
+    #: Seconds that running tasks have to end at shutdown; None waits for as long as they take.
+    shutdown_timeout: float | None = _setting(None, _optional(_seconds(or_zero=True)))
+    #: Seconds that tasks have to clean up once a shutdown cancels them.
+    cleanup_timeout: float = _setting(5.0, _seconds())
+    #: Seconds without consuming after which a worker exits with 69; 0 never does.
+    deaf_timeout: float = _setting(300.0, _seconds(or_zero=True))
+    #: Port of ``/live`` and ``/ready`` over HTTP; None opens none, 0 takes any that is free.
+    health_port: int | None = _setting(None, _optional(_whole(0, 65535)))
+    #: Address that ``/live`` and ``/ready`` listen on.
+    health_host: str = _setting("0.0.0.0", _text())  # noqa: S104 - probes come from outside
+
     #: Least severity that is logged.
     loglevel: str = _setting("info", _choice("debug", "info", "warning", "error", "critical"))
 

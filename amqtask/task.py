@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from amqtask.context import Context, _current
-from amqtask.errors import ArgumentsError
+from amqtask.errors import ArgumentsError, ConfigurationError, near
 from amqtask.message.model import Call
 from amqtask.options import CallOptions, Options, options
 from amqtask.policy.retry import RetryPolicy
@@ -128,6 +128,7 @@ class Task(Sendable[P, R]):
         bind: Whether the function's first parameter is the `Context`.
         is_async: Whether it is a coroutine function.
         retry_policy: When a failure is retried by itself.
+        pool: Where workers run it: ``loop``, ``thread`` or ``process``; None leaves it to them.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Task(Sendable[P, R]):
         bind: bool,
         retry: RetryPolicy,
         defaults: Options,
+        pool: str | None = None,
     ) -> None:
         super().__init__(app, self, defaults)
         self.app = app
@@ -149,6 +151,7 @@ class Task(Sendable[P, R]):
         self.bind = bind
         self.is_async = inspect.iscoroutinefunction(function)
         self.retry_policy = retry
+        self.pool = _checked_pool(name, pool, self.is_async)
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if bind else 0 :]
         self._parameters = signature.replace(parameters=parameters)
@@ -228,6 +231,27 @@ class AsyncTask(Task[P, R]):
         """Return the function's coroutine, to be awaited here."""
         coroutine: Coroutine[Any, Any, R] = self._here(args, kwargs)
         return coroutine
+
+
+#: What a task's ``pool`` may be.
+POOLS = ("loop", "thread", "process")
+
+
+def _checked_pool(name: str, pool: str | None, is_async: bool) -> str | None:
+    if pool is None:
+        return None
+    if pool not in POOLS:
+        raise ConfigurationError(
+            f"task {name!r} has pool={pool!r}{near(str(pool), POOLS)}",
+            hint=f"there are {', '.join(POOLS)}",
+        )
+    if pool == ("thread" if is_async else "loop"):
+        kind, own = ("an async", "loop") if is_async else ("a plain", "thread")
+        raise ConfigurationError(
+            f"task {name!r} has pool={pool!r}, but it is {kind} function",
+            hint=f'give it pool="{own}" or pool="process"',
+        )
+    return pool
 
 
 def _positional_limits(parameters: Sequence[inspect.Parameter]) -> tuple[int, float]:

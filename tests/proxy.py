@@ -3,6 +3,7 @@
     forwarding --black_hole()--> silent --forward()--> forwarding
         |--delay(seconds)--> late
         |--down()--> every connection is reset at once --up()--> forwarding
+        |--half_open()--> its connections have lost the server, and do not know; new ones are welcome
         `--cut()--> its connections are reset; new ones are welcome
 
 Bytes that a silent proxy holds back go out with `forward`, as after a healed network. Every
@@ -82,6 +83,14 @@ class Proxy:
         """Reset every connection, on both sides; return how many there were."""
         return self._run(self._cut())
 
+    def half_open(self) -> int:
+        """Reset the server's side of every connection and tell the client nothing.
+
+        What the client sends from now on is swallowed, as by a firewall that has forgotten the
+        connection. Returns how many there were.
+        """
+        return self._run(self._half_open())
+
     def down(self) -> None:
         """Reset every connection, and each new one at once."""
         self._down = True
@@ -117,6 +126,12 @@ class Proxy:
             pair.reset()
         return len(pairs)
 
+    async def _half_open(self) -> int:
+        pairs = list(self._pairs)
+        for pair in pairs:
+            pair.forsake()
+        return len(pairs)
+
     async def _close(self) -> None:
         self._server.close()
         await self._cut()
@@ -147,6 +162,9 @@ class Proxy:
         self._refuse(pair)
         # until both sides have ended, or one was reset
         await asyncio.wait(pair.pumps, return_when=asyncio.FIRST_EXCEPTION)
+        while pair.forsaken and not pair.ended and not reader.at_eof():
+            with suppress(OSError):
+                await reader.read(_CHUNK)
         pair.reset()
         self._pairs.discard(pair)
         await asyncio.gather(*pair.pumps, return_exceptions=True)
@@ -193,12 +211,21 @@ class _Pair:
     ) -> None:
         self._writers = writers
         self.pumps = pumps
+        self.forsaken = False  # the server's side is gone, the client's is kept
+        self.ended = False
 
     def reset(self) -> None:
+        self.ended = True
         for pump in self.pumps:
             pump.cancel()
         for writer in self._writers:
             _reset(writer)
+
+    def forsake(self) -> None:
+        self.forsaken = True
+        for pump in self.pumps:
+            pump.cancel()
+        _reset(self._writers[1])
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

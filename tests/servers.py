@@ -22,9 +22,12 @@ from pika.adapters.blocking_connection import BlockingChannel
 from amqtask.errors import ConfigurationError
 from amqtask.testing import servers
 from amqtask.testing.servers import Server
+from tests.embedded import broker_process
 
 #: More than any topology here has, so that a changed number of levels leaves nothing behind.
 _DELAY_LEVELS = 40
+#: The RabbitMQ version whose ways the embedded broker follows.
+EMBEDDED_FOLLOWS = "4.0"
 #: What one project of docker compose has for the tests.
 DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql", "mongodb")
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
@@ -146,7 +149,28 @@ def mongodb(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["rabbitmq", "rabbitmq4"])
+@pytest.fixture(scope="session", autouse=True)
+def _until_the_end() -> Iterator[ExitStack]:
+    """What is entered here ends after every other fixture: some delete what they made only then."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def embedded(_until_the_end: ExitStack) -> Server:
+    """The embedded broker, which needs nothing but Python; one process for all tests."""
+    broker = _until_the_end.enter_context(broker_process())
+    return Server("embedded", broker.url, "program", EMBEDDED_FOLLOWS)
+
+
+@pytest.fixture(scope="session")
+def any_broker(request: pytest.FixtureRequest) -> Server:
+    """A RabbitMQ where one runs, else the embedded broker: for what no broker makes a difference to."""
+    server: Server = request.getfixturevalue("rabbitmq" if servers.find("rabbitmq") else "embedded")
+    return server
+
+
+@pytest.fixture(scope="session", params=["embedded", "rabbitmq", "rabbitmq4"])
 def broker(request: pytest.FixtureRequest) -> str:
     """The URL of each broker in turn: what a contract test runs on."""
     server: Server = request.getfixturevalue(request.param)
@@ -181,10 +205,21 @@ class Names:
         self._queues += [queue, f"{queue}.dead"]
         return queue
 
+    def also_exchange(self, exchange: str) -> str:
+        """Have an exchange deleted, too, whose name is made otherwise."""
+        self._exchanges.append(exchange)
+        return exchange
+
     def exchange(self, word: str = "exchange") -> str:
         """Return a name for an exchange."""
         name = f"test-{self._mark}-{word}"
         self._exchanges.append(name)
+        return name
+
+    def cancel_exchange(self, word: str = "cancel") -> str:
+        """Return a name for an exchange of cancelled calls; its register is deleted with it."""
+        name = self.exchange(word)
+        self._queues.append(f"{name}.register")
         return name
 
     def delay_prefix(self, word: str = "delay") -> str:
@@ -225,9 +260,13 @@ def _delete(
 
 @pytest.fixture
 def names(request: pytest.FixtureRequest) -> Iterator[Names]:
-    """Unique names on the broker that the test uses: `broker`, `rabbitmq4` or `rabbitmq`."""
+    """Unique names on the broker that the test uses."""
     if "broker" in request.fixturenames:
         url: str = request.getfixturevalue("broker")
+    elif "any_broker" in request.fixturenames:
+        url = request.getfixturevalue("any_broker").url
+    elif "embedded" in request.fixturenames:
+        url = request.getfixturevalue("embedded").url
     elif "rabbitmq4" in request.fixturenames and "rabbitmq" not in request.fixturenames:
         url = request.getfixturevalue("rabbitmq4").url
     else:

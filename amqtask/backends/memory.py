@@ -6,13 +6,13 @@ Apps whose URLs are the same share one memory; ``memory://name`` is another one.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from amqtask.backends.base import Can, Found, Listener, Record
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
+from amqtask.clock import wall
 from amqtask.settings import Settings
 
 #: Values kept at most; the oldest go first, as this is no place to keep things for long.
@@ -100,7 +100,7 @@ class MemoryStore(KeyStore):
 
     def _put(self, key: str, value: bytes, expires: float | None) -> None:
         self._drop(key)
-        ends = float("inf") if expires is None else time.time() + expires
+        ends = float("inf") if expires is None else wall() + expires
         self._memory.values[key] = value, ends
         if len(self._memory.values) > LIMIT:
             self._drop(next(iter(self._memory.values)))
@@ -109,7 +109,7 @@ class MemoryStore(KeyStore):
         found = self._memory.values.get(key)
         if found is None:
             return None
-        if found[1] <= time.time():
+        if found[1] <= wall():
             self._drop(key)
             return None
         return found[0]

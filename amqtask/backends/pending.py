@@ -43,11 +43,21 @@ class Pending:
     Attributes:
         meta: The last state that is known; None for none.
         error: Why no outcome can be had; None while one may come.
+        raised: Whether somebody got the failure it ended with.
 
     Threads: safe from any thread; coroutines use `wait_async`.
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "_source", "_watchers", "error", "meta", "task_id")
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_source",
+        "_watchers",
+        "error",
+        "meta",
+        "raised",
+        "task_id",
+    )
 
     #: One lock for all: it is held for a few instructions only.
     _lock = threading.Lock()
@@ -56,6 +66,7 @@ class Pending:
         self.task_id = task_id
         self.meta: ResultMeta | None = None
         self.error: AmqtaskError | None = None
+        self.raised = False
         self._source = source
         self._callbacks: list[Callable[[], object]] = []
         self._watchers: list[Callable[[ResultMeta], object]] = []

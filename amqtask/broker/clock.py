@@ -54,13 +54,25 @@ class Clock:
 
     def now(self) -> float:
         """Return seconds since some instant; it never goes back."""
-        if self._instant is not None:
-            return self._instant
-        return time.monotonic() + self._ahead
+        instant = self._instant  # once: another thread may look while `advance` runs
+        if instant is not None:
+            return instant
+        return self._real() + self._ahead
+
+    def _real(self) -> float:
+        """Return the seconds that pass by themselves."""
+        return time.monotonic()
 
     def wall(self) -> float:
         """Return seconds since 1970, advanced along."""
         return time.time() + self.now() - time.monotonic()
+
+    @property
+    def due(self) -> float | None:
+        """The instant of the next timer; None when there is none."""
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let timers fire on ``loop``."""
@@ -96,32 +108,33 @@ class Clock:
         if seconds < 0:
             raise ValueError(f"time cannot go back by {-seconds!r} seconds")
         target = self.now() + seconds
-        self._fire(target)
-        self._ahead += seconds
+        try:
+            self._fire(target)
+            # before the instant is forgotten, so that nobody ever sees time go back
+            self._ahead += seconds
+        finally:
+            self._instant = None
         self._arm()
 
     def _fire(self, until: float) -> None:
-        try:
-            while self._timers and self._timers[0][0] <= until:
-                when, _, timer = heapq.heappop(self._timers)
-                if not timer.cancelled:
-                    self._instant = max(when, self._instant or when)
-                    timer.action()
-        finally:
-            self._instant = None
+        while self._timers and self._timers[0][0] <= until:
+            when, _, timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                self._instant = max(when, self._instant or when)
+                timer.action()
 
     def _arm(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        while self._timers and self._timers[0][2].cancelled:
-            heapq.heappop(self._timers)
-        if self._loop is not None and self._timers:
-            self._handle = self._loop.call_later(
-                max(0.0, self._timers[0][0] - self.now()), self._ring
-            )
+        due = self.due
+        if self._loop is not None and due is not None:
+            self._handle = self._loop.call_later(max(0.0, due - self.now()), self._ring)
 
     def _ring(self) -> None:
         self._handle = None
-        self._fire(self.now())
+        try:
+            self._fire(self.now())
+        finally:
+            self._instant = None
         self._arm()

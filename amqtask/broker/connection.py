@@ -348,6 +348,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def fileno(self) -> int:
+        """Return the number of its socket, -1 when that is closed."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
+
     def forget(self, channel: Channel) -> None:
         """Let go of a channel's number."""
         self.channels.pop(channel.number, None)

@@ -83,7 +83,8 @@ class Outbox:
         frames.clear()
         self._owed = 0
         self.spoke = True
-        if self.transport is not None:
+        # of a socket that has just failed the connection hears in the loop's next turn
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.write(octets)
 
     def close(self) -> None:

@@ -171,11 +171,14 @@ class Restorable(Protocol):
 
     clock: Clock
 
-    def vhost(self, name: str) -> VHost:
-        """Return a vhost."""
-
-    def restore_vhost(self, name: str) -> None:
-        """Make a vhost of an earlier run."""
+    def restore_vhost(self, name: str) -> VHost:
+        """Return a vhost of an earlier run, which is made."""
 
     def start_orders_after(self, order: int) -> None:
         """Count on from an earlier run."""
+
+    def call_later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Do something after so many seconds of real time."""
+
+    def cannot_save(self, reason: str | None) -> None:
+        """Learn why nothing can be saved, or that it can be again."""

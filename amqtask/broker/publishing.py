@@ -186,26 +186,22 @@ class Publishing:
 
     def _heed(self, message: Message, known: Facts) -> bool:
         """Heed the properties that matter here; False when they decide the route."""
-        if known.expiration is not None:
-            message.ttl = _milliseconds(known.expiration)
+        # in RabbitMQ's order: of several faults it tells the same one
         if known.reply_to == REPLY_TO:
             suffix = self._channel.reply_suffix
             if suffix is None:
                 raise Refusal(406, "fast reply consumer does not exist")
             message.properties = with_reply_to(message.properties, f"{REPLY_TO}.{suffix}")
+        if known.expiration is not None:
+            message.ttl = _milliseconds(known.expiration)
+        only_key = known.headers is None or not _more_keys(message, known.headers)
         user = self._channel.user
         if known.user_id is not None and known.user_id != user:
             raise Refusal(
                 406,
                 f"user_id property set to '{known.user_id}' but authenticated user was '{user}'",
             )
-        if known.headers is None:
-            return True
-        # a look at the octets first: hardly any message has them
-        find = message.properties.find
-        if find(b"\x02CC", *known.headers) < 0 and find(b"\x03BCC", *known.headers) < 0:
-            return True
-        return not _add_keys(message)
+        return only_key
 
     # -- routing --------------------------------------------------------------
 
@@ -335,8 +331,12 @@ def _milliseconds(expiration: str) -> int:
     return value
 
 
-def _add_keys(message: Message) -> bool:
+def _more_keys(message: Message, place: tuple[int, int]) -> bool:
     """Add the keys in CC and BCC, and take BCC out; tells whether there were any."""
+    # a look at the octets first: hardly any message has them
+    find = message.properties.find
+    if find(b"\x02CC", *place) < 0 and find(b"\x03BCC", *place) < 0:
+        return False
     headers = message.headers()
     keys: list[str] = []
     for name in ("CC", "BCC"):

@@ -107,6 +107,10 @@ class Queue:
     def __len__(self) -> int:
         return len(self._ready)
 
+    def waiting(self) -> list[Entry]:
+        """Return what is ready, in order."""
+        return list(self._ready)
+
     # an empty queue is a queue
     def __bool__(self) -> bool:
         return True

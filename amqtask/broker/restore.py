@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 
 def restore(database: sqlite3.Connection, broker: Restorable) -> dict[Queue, int]:
-    """Put everything in a store back into a broker; returns the queues and their ids."""
-    for (name,) in database.execute("SELECT name FROM vhosts"):
-        broker.restore_vhost(name)
+    """Put everything in a store back into a broker; returns the queues and their ids.
+
+    Raises:
+        Exception: One of `DAMAGED`, where it is not what was stored.
+    """
+    vhosts = {
+        name: broker.restore_vhost(name)
+        for (name,) in database.execute("SELECT '/' UNION SELECT name FROM vhosts")
+    }
     for vhost, name, type_, auto_delete, internal, packed in database.execute(
         "SELECT * FROM exchanges"
     ):
@@ -33,13 +39,13 @@ def restore(database: sqlite3.Connection, broker: Restorable) -> dict[Queue, int
             internal=bool(internal),
             arguments=read_table(packed)[0],
         )
-        broker.vhost(vhost).add_exchange(made)
+        vhosts[vhost].add_exchange(made)
     queues: dict[int, tuple[Queue, int]] = {}
     for ident, vhost, name, auto_delete, packed, delivered in database.execute(
         "SELECT * FROM queues"
     ):
-        queues[ident] = _queue(broker.vhost(vhost), name, bool(auto_delete), packed), delivered
-    _restore_bindings(database, broker)
+        queues[ident] = _queue(vhosts[vhost], name, bool(auto_delete), packed), delivered
+    _restore_bindings(database, vhosts)
     broker.start_orders_after(_restore_messages(database, broker, queues))
     return {queue: ident for ident, (queue, _) in queues.items()}
 
@@ -52,9 +58,9 @@ def _queue(vhost: VHost, name: str, auto_delete: bool, packed: bytes) -> Queue:
     return queue
 
 
-def _restore_bindings(database: sqlite3.Connection, broker: Restorable) -> None:
+def _restore_bindings(database: sqlite3.Connection, vhosts: dict[str, VHost]) -> None:
     for vhost, source, kind, destination, key, packed in database.execute("SELECT * FROM bindings"):
-        host = broker.vhost(vhost)
+        host = vhosts[vhost]
         target = (host.queues if kind == "queue" else host.exchanges)[destination]
         binding = Binding(host.exchanges[source], target, key, read_table(packed)[0])
         binding.source.bind(binding)

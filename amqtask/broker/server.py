@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -250,6 +251,20 @@ class Broker:
             loop.call_soon_threadsafe(stopping.set)
         thread.join()
 
+    def let_go(self) -> None:
+        """In a forked child: drop its copies of the sockets, and leave the broker to the parent.
+
+        Their numbers stay taken, by something harmless: the objects that hold them may
+        close them at any time, and must not meet a file of somebody else's then.
+        """
+        numbers = [each.fileno() for server in self._servers for each in server.sockets]
+        numbers += [each.fileno() for each in self.connections]
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in numbers:
+            if number >= 0:
+                os.dup2(null, number)
+        os.close(null)
+
     def __enter__(self) -> Broker:
         return self if self._thread is not None else self.start_in_thread()
 
@@ -296,10 +311,11 @@ class Broker:
 
         self.run(add)
 
-    def restore_vhost(self, name: str) -> None:
-        """Make a vhost that is known already."""
+    def restore_vhost(self, name: str) -> VHost:
+        """Return a vhost that is known already, which is made where it is not there."""
         if name not in self._vhosts:
             self._vhosts[name] = VHost(name, self)
+        return self._vhosts[name]
 
     def delete_vhost(self, name: str) -> None:
         """Delete a vhost with all that is in it, and close its connections."""
@@ -389,6 +405,13 @@ class Broker:
         return outcome.result()
 
     # -- for its parts --------------------------------------------------------
+
+    def cannot_save(self, reason: str | None) -> None:
+        """Block publishers while nothing can be saved."""
+        if reason is None:
+            self.faults.unblock()
+        else:
+            self.faults.block(reason)
 
     def next_order(self) -> int:
         """Return a number that is higher than those before."""

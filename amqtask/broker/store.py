@@ -8,6 +8,10 @@ While one batch is being committed the next one gathers, so that the load
 makes the batches: one message waits for one commit, ten thousand share it.
 What was added and acked within a batch never reaches the disk.
 
+A batch that cannot be written, as when the disk is full, is nacked and kept:
+publishers are blocked, and it is tried again every second, before what came
+after it, so that the disk catches up with memory once there is room.
+
 The database is in WAL mode and synced at every commit, so what was confirmed
 survives the process and the machine. Acks are part of the next batch: after a
 crash those of the last commit window come again, as redelivered.
@@ -26,10 +30,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amqtask.broker.database import DAMAGED, FILE, open_database, unusable
 from amqtask.broker.fields import write_table
 from amqtask.broker.ready import Entry
 from amqtask.broker.restore import restore
-from amqtask.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,26 +43,13 @@ if TYPE_CHECKING:
     from amqtask.broker.ports import Restorable
     from amqtask.broker.queues import Queue
 
-_FILE = "broker.sqlite3"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS vhosts (name TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS exchanges (
-  vhost TEXT, name TEXT, type TEXT, auto_delete INT, internal INT, arguments BLOB,
-  PRIMARY KEY (vhost, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS queues (
-  id INTEGER PRIMARY KEY, vhost TEXT, name TEXT, auto_delete INT, arguments BLOB,
-  delivered INT DEFAULT 0, UNIQUE (vhost, name));
-CREATE TABLE IF NOT EXISTS bindings (
-  vhost TEXT, source TEXT, kind TEXT, destination TEXT, key TEXT, arguments BLOB,
-  PRIMARY KEY (vhost, source, kind, destination, key, arguments)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS messages (
-  id INTEGER PRIMARY KEY, queue INT, exchange TEXT, keys TEXT, properties BLOB, body BLOB,
-  persistent INT, priority INT, ttl INT, dies REAL, returns INT, deaths TEXT);
-CREATE INDEX IF NOT EXISTS of_queue ON messages (queue);
-"""
-_ADD = "INSERT INTO messages VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+_ADD = "INSERT OR REPLACE INTO messages VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 _REMOVE = "DELETE FROM messages WHERE id = ?"
 
+#: Seconds until a batch that could not be written is tried again.
+_AGAIN = 1.0
+#: What blocked publishers are told; RabbitMQ says so too.
+_LOW = "low on disk"
 #: A statement and its values; None once it is needless.
 _Change = tuple[str, tuple[Any, ...]]
 
@@ -77,7 +68,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self._path = folder / _FILE
+        self._path = folder / FILE
         self._clock = clock
         self.added = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,8 +76,11 @@ class Store:
         #: Where in `_pending` a message is that was not handed to the thread yet.
         self._places: dict[int, int] = {}
         self._waiting: list[Callable[[bool], None]] = []
+        self._broker: Restorable | None = None
         self._busy = False
         self._scheduled = False
+        #: Set while the last batch could not be written.
+        self._failing = False
         self._ids: dict[Queue, int] = {}
         self._next_id = 1
         self._delivered: dict[Queue, int] = {}
@@ -102,33 +96,19 @@ class Store:
         Raises:
             ConfigurationError: It cannot be used, or another broker does.
         """
-        self._loop = loop
+        self._loop, self._broker = loop, broker
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = self._connect()
+            self._database = open_database(self._path)
             self._ids = restore(self._database, broker)
             self._next_id = max(self._ids.values(), default=0) + 1
-        except (sqlite3.Error, OSError) as error:
+        except DAMAGED as error:
             if self._database is not None:
                 self._database.close()
                 self._database = None
-            raise ConfigurationError(
-                f"the broker's data in {str(self._path.parent)!r} cannot be used: {error}",
-                hint="one broker at a time may use a folder; give another one its own",
-            ) from error
+            raise unusable(self._path.parent, error) from error
         self._thread = threading.Thread(target=self._work, name="amqtask-broker-store", daemon=True)
         self._thread.start()
-
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(
-            self._path, timeout=0.5, isolation_level=None, check_same_thread=False
-        )
-        # held until the process ends, so that two brokers never share a folder
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.executescript(_SCHEMA)
-        return database
 
     def close(self) -> None:
         """Commit what is pending and close; confirms that are due are not sent any more."""
@@ -177,7 +157,7 @@ class Store:
 
     def when_saved(self, action: Callable[[bool], None]) -> None:
         """Call ``action(saved)`` once all changes so far are on disk, or could not be written."""
-        if not self._pending and not self._busy:
+        if not self._pending and not self._busy and not self._failing:
             action(True)
             return
         self._waiting.append(action)
@@ -249,7 +229,9 @@ class Store:
         self._soon()
 
     def _soon(self) -> None:
-        if not self._scheduled and not self._busy and self._loop is not None:
+        if self._scheduled or self._busy or self._failing:
+            return
+        if self._loop is not None:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -293,36 +275,69 @@ class Store:
         """Commit batches: the thread."""
         database = self._database
         assert database is not None
+        changes: list[_Change] = []
         while (batch := self._batches.get()) is not None:
-            changes, waiting = batch
-            saved = self._commit(database, changes)
+            more, waiting = batch
+            changes += more
+            error = _commit(database, changes)
+            if error is None:
+                changes.clear()
             loop = self._loop
             if loop is not None:
                 # a loop that has ended has nobody left to tell
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._done, waiting, saved)
+                    loop.call_soon_threadsafe(self._done, waiting, error)
+        if changes:
+            log.error("broker.lost changes=%d: they never got on disk", len(changes))
 
-    def _commit(self, database: sqlite3.Connection, changes: list[_Change]) -> bool:
-        try:
-            database.execute("BEGIN")
-            for statement, values in changes:
-                database.execute(statement, values)
-            database.execute("COMMIT")
-        except sqlite3.Error:
-            log.exception(
-                "broker.not_saved changes=%d: publishers are told by a nack", len(changes)
-            )
-            with contextlib.suppress(sqlite3.Error):
-                database.execute("ROLLBACK")
-            return False
-        return True
-
-    def _done(self, waiting: list[Callable[[bool], None]], saved: bool) -> None:
+    def _done(self, waiting: list[Callable[[bool], None]], error: str | None) -> None:
         self._busy = False
+        if self._thread is None:
+            # it was closed meanwhile
+            return
+        self._judge(error)
         for action in waiting:
-            action(saved)
-        if self._pending or self._waiting:
+            action(error is None)
+        if self._failing:
+            assert self._broker is not None
+            self._broker.call_later(_AGAIN, self._try_again)
+        elif self._pending or self._waiting:
             self._hand_over(watch=True)
+
+    def _judge(self, error: str | None) -> None:
+        """Block publishers when writing begins to fail, and let them go on when it works again."""
+        failing = error is not None
+        if failing == self._failing:
+            return
+        self._failing = failing
+        if failing:
+            log.error(
+                "broker.not_saved folder=%r error=%r: publishers get nacks and are blocked, it is "
+                "tried again every second",
+                str(self._path.parent), error,
+            )  # fmt: skip
+        else:
+            log.warning("broker.saved_again: all is on disk, publishers go on")
+        assert self._broker is not None
+        self._broker.cannot_save(_LOW if failing else None)
+
+    def _try_again(self) -> None:
+        if self._thread is not None and not self._busy:
+            self._hand_over(watch=True)
+
+
+def _commit(database: sqlite3.Connection, changes: list[_Change]) -> str | None:
+    """Write changes, all or none; returns what went wrong."""
+    try:
+        database.execute("BEGIN")
+        for statement, values in changes:
+            database.execute(statement, values)
+        database.execute("COMMIT")
+    except sqlite3.Error as error:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        return str(error)
+    return None
 
 
 def _binding_row(vhost: str, binding: Binding) -> tuple[Any, ...]:

@@ -171,8 +171,9 @@ def blocked_frame(reason: str | None) -> bytes:
 
 def confirm_frame(channel: int, tag: int, multiple: bool, *, nack: bool = False) -> bytes:
     """Return the frame of a confirm: an ack, or a nack."""
-    # a nack's second bit, requeue, is always clear
-    return _ACK.pack(METHOD, channel, 13, _NACK_ID if nack else _ACK_ID, tag, multiple) + END
+    # RabbitMQ leaves requeue, a nack's second bit, as it is by default: set
+    what, flags = (_NACK_ID, multiple | 2) if nack else (_ACK_ID, multiple)
+    return _ACK.pack(METHOD, channel, 13, what, tag, flags) + END
 
 
 def deliver_head(consumer_tag: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import click
 
 from amqtask.app import App
-from amqtask.cli.broker import run_broker
+from amqtask.cli.cancel import cancel_calls
+from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
 from amqtask.cli.result import show_result
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
@@ -54,6 +56,7 @@ def cli(ctx: click.Context, where: str | None) -> None:
          @app.task(queue="email")
          def send(to: str) -> None: ...
     2. Start a worker:     amqtask worker --queues email
+       with a broker:      amqtask dev
     3. Call it anywhere:   from tasks import send; send.delay("ada@example.com")
 
     Settings are arguments of App, AMQTASK_* variables (AMQTASK_BROKER, ...) or
@@ -71,10 +74,19 @@ def _find(ctx: click.Context, where: str | None) -> App:
 @click.option(
     "-Q",
     "--queues",
-    metavar="A,B",
-    help="Queues to consume; all the app knows by default.",
+    metavar="A,B:N",
+    help="Queues to consume; all the app knows by default. One with a number, as in "
+    "email:8,reports:2, has so many slots to itself in each process, so that a slow queue "
+    "never takes those of a quick one.",
 )
 @click.option("--processes", type=click.IntRange(1), help="Child processes (setting: processes).")
+@click.option(
+    "--autoscale",
+    type=bounds,
+    metavar="MIN,MAX",
+    help="Start with MIN processes, more up to MAX while all slots are busy and messages wait, "
+    "fewer when they idle (setting: autoscale).",
+)
 @click.option(
     "-c",
     "--concurrency",
@@ -83,9 +95,69 @@ def _find(ctx: click.Context, where: str | None) -> App:
     "coroutines for async ones (setting: concurrency).",
 )
 @click.option(
+    "--pool",
+    type=click.Choice(["auto", "process"], case_sensitive=False),
+    help="auto: plain tasks in threads, async ones on an event loop. process: each task in an "
+    "isolated process that can be killed. A task's own pool= comes first (setting: pool).",
+)
+@click.option(
+    "--process-slots",
+    type=click.IntRange(1),
+    help="Isolated processes at once in each process; as many as CPUs by default "
+    "(setting: process_slots).",
+)
+@click.option(
     "--prefetch",
     type=click.IntRange(1, 65535),
     help="Messages held ready per queue and process; follows the pace by default.",
+)
+@click.option(
+    "--time-limit",
+    type=limit,
+    metavar="SECONDS",
+    help="End tasks that run longer, for certain, unless they or their call say otherwise "
+    "(setting: time_limit).",
+)
+@click.option(
+    "--soft-time-limit",
+    type=limit,
+    metavar="SECONDS",
+    help="Raise SoftTimeLimitExceeded in tasks that run longer (setting: soft_time_limit).",
+)
+@click.option(
+    "--max-tasks-per-child",
+    type=click.IntRange(1),
+    help="Replace a process after so many tasks (setting: max_tasks_per_child).",
+)
+@click.option(
+    "--max-memory-per-child",
+    type=size,
+    metavar="SIZE",
+    help="Replace a process that holds more memory, such as 300MB (setting: max_memory_per_child).",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=seconds_or_none,
+    metavar="SECONDS",
+    help="Cancel what still runs so long after SIGTERM; by default a worker waits for as long "
+    "as its tasks take (setting: shutdown_timeout).",
+)
+@click.option(
+    "--deaf-timeout",
+    type=seconds,
+    metavar="SECONDS",
+    help="Exit with 69 after so long without consuming every queue; 0 never does "
+    "(setting: deaf_timeout).",
+)
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+@click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
 )
 @click.option(
     "-l",
@@ -98,11 +170,49 @@ def _find(ctx: click.Context, where: str | None) -> App:
 def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
     """Run tasks off queues.
 
-    SIGTERM or Ctrl-C finishes what runs, gives back the rest and exits 0;
-    a second one gives back what runs too. Exit code 1: it could not start, or
-    a child did not end well.
-    """
+    \b
+    Signals:
+      SIGTERM, Ctrl-C  finish what runs, give back the rest, exit with 0; a second
+                       one cancels what runs, a third gives it back, a fourth kills
+      SIGQUIT          give back what runs, and end at once
+      SIGHUP           replace the processes one by one, with the code as it is now
+      SIGUSR1          write the stack of each running task to the log
+
+    \b
+    Exit codes:
+      0   stopped by a signal, and everything ended well
+      1   could not start, or a process did not end well
+      2   wrong words on the command line
+      69  did not consume for --deaf-timeout seconds: start it again
+    """  # noqa: D301 - click wants the character itself
     sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--terminate", is_flag=True, help="End also what runs and ignores its cancellation.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long workers remember it (setting: cancel_expires).",
+)
+@click.pass_context
+def cancel(
+    ctx: click.Context,
+    /,
+    where: str | None,
+    ids: tuple[str, ...],
+    terminate: bool,
+    keep: float | None,
+) -> None:
+    """Have calls not run: dropped when they come up, cancelled where they run.
+
+    Workers that start later know it too. What has ended stays as it ended, and an
+    unknown id is no error.
+    """
+    cancel_calls(_find(ctx, where), ids, terminate=terminate, keep=keep)
 
 
 @cli.command(cls=_Command)
@@ -158,4 +268,75 @@ def broker(**given: Any) -> None:
     Any AMQP client can connect, as user guest with password guest. SIGTERM or
     Ctrl-C closes all connections and exits 0. In production run RabbitMQ.
     """
+    from amqtask.cli.broker import run_broker  # a worker need not hold a broker in memory
+
     sys.exit(run_broker(**given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.option("-Q", "--queues", metavar="A,B", help="Queues to consume; all by default.")
+@click.option("--processes", type=click.IntRange(1), help="Child processes of the worker.")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once in each process.")
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    help="How much to log.",
+)
+@click.option(
+    "--broker", "url", metavar="URL", help="Use this broker. Else AMQTASK_BROKER, else its own."
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Start a broker of its own that keeps what it has in this folder.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Where its own broker listens; 5672 or, when that is taken, any other by default.",
+)
+@click.option(
+    "--watch",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder to watch for changes; the current one by default.",
+)
+@click.option("--no-reload", is_flag=True, help="Watch nothing.")
+@click.pass_context
+def dev(
+    ctx: click.Context,
+    /,
+    where: str | None,
+    url: str | None,
+    data: Path | None,
+    port: int | None,
+    watch: tuple[Path, ...],
+    no_reload: bool,
+    **worker: Any,
+) -> None:
+    """Run a broker and a worker, and start the worker anew when code changes.
+
+    The broker is embedded, in memory, and whatever the app says it is used
+    instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
+    has. Ctrl-C ends all.
+    """
+    from amqtask.cli.dev import Wishes, run_dev  # a worker need not hold a broker in memory
+
+    own = data is not None or port is not None
+    if url is not None and own:
+        raise click.UsageError(
+            "--data and --port are for a broker of its own, --broker for another"
+        )
+    named = url or (None if own else os.environ.get("AMQTASK_BROKER"))
+    if not named or named.startswith("memory:"):  # this is the process whose memory it is
+        named = None
+    app = where or ctx.obj
+    arguments = ["-A", app] if app else []
+    arguments.append("worker")
+    for name, value in worker.items():
+        if value is not None:
+            arguments += [f"--{name}", str(value)]
+    folders = () if no_reload else watch or (Path(),)
+    sys.exit(run_dev(Wishes(named, data, port, folders, arguments)))

@@ -9,13 +9,13 @@ Source:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+from amqtask.clock import wall
 from amqtask.errors import EncodeError
 from amqtask.message.compression import compress
 from amqtask.message.headers import check_headers
@@ -70,7 +70,7 @@ def encode(
         call.priority,
         None if ttl_ms is None else str(max(0, ttl_ms)),
         call.id,
-        int(time.time() if now is None else now),
+        int(wall() if now is None else now),
     )
 
 

@@ -49,6 +49,8 @@ PROTOCOL_HEADERS = frozenset(
 
 #: Headers with this start are amqtask's own.
 OWN_PREFIX = "amqtask-"
+#: How often a call's process has died under it.
+CRASHES_HEADER = "amqtask-crashes"
 
 # x-death and its kin make RabbitMQ up to 3.13 drop a message sent again as a
 # cycle; CC and BCC make any version route it to more queues

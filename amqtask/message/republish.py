@@ -16,8 +16,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from amqtask.errors import RemoteError
 from amqtask.message.encoding import encode, instant
-from amqtask.message.headers import clean_headers
+from amqtask.message.headers import CRASHES_HEADER, clean_headers
 from amqtask.message.model import Call, Message
 from amqtask.message.serializers import JSON, Serializer
 from amqtask.message.text import cut, sendable
@@ -40,6 +41,7 @@ def resend(
     *,
     retries: int,
     eta: datetime | None,
+    crashes: int = 0,
     args: tuple[Any, ...] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     serializer: Serializer = JSON,
@@ -54,6 +56,7 @@ def resend(
         call: What it decoded to.
         retries: 0 for a first attempt that was only put off.
         eta: Aware time before which it may not start.
+        crashes: How often its process has died under this attempt.
         args: Other positional arguments; None keeps them.
         kwargs: Other keyword arguments; None keeps them.
         serializer: Writes the body when it has to be written anew. Give the
@@ -64,6 +67,8 @@ def resend(
             arguments, or those of protocol 1 that hold NaN.
     """
     headers = clean_headers(message.headers)
+    if crashes:
+        headers[CRASHES_HEADER] = crashes
     if args is None and kwargs is None and call.protocol == 2:
         headers["retries"] = retries
         headers["eta"] = None if eta is None else instant("eta", eta)
@@ -104,6 +109,7 @@ def park(
     attempts: int,
     host: str,
     now: float,
+    details: Mapping[str, Any] | None = None,
 ) -> Message:
     """Return the message as it goes to the dead-letter queue; works for any message.
 
@@ -118,6 +124,7 @@ def park(
         attempts: How often it was started.
         host: The worker that parks it.
         now: Unix seconds.
+        details: More of our own headers, such as what is known of a process's death.
     """
     parked_at = _iso(now)
     sane = type(message.timestamp) is int and _OLDEST <= message.timestamp <= now
@@ -130,6 +137,7 @@ def park(
     headers["amqtask-host"] = sendable(host)
     headers["amqtask-first-seen"] = _iso(message.timestamp or 0) if sane else parked_at
     headers["amqtask-parked-at"] = parked_at
+    headers.update(details or {})
     if message.user_id is not None:
         headers["amqtask-user-id"] = message.user_id
     if traceback is not None:
@@ -144,6 +152,8 @@ def exception_text(exception: BaseException | str) -> str:
     """Return ``"ValueError: x"``, whatever the exception's own ``__str__`` does."""
     if isinstance(exception, str):
         return exception
+    if isinstance(exception, RemoteError) and exception.exc_type:
+        return str(exception)  # which begins with the name it had where it came from
     name = type(exception).__qualname__
     try:
         text = str(exception)

@@ -38,15 +38,23 @@ _COMPRESSED = b"\0celery-compressed\0"
 
 # the same outcome under Celery's name, so that each side meets the class it knows
 _CELERY_MODULE = "celery.exceptions"
+# where those of Celery's that a pool raises say they come from
+_CELERY_MODULES = frozenset({_CELERY_MODULE, "billiard.exceptions"})
 _FROM_CELERY: dict[str, type[errors.AmqtaskError]] = {
     "TaskRevokedError": errors.TaskRevoked,
     "MaxRetriesExceededError": errors.RetriesExhausted,
     "NotRegistered": errors.UnknownTask,
+    "SoftTimeLimitExceeded": errors.SoftTimeLimitExceeded,
+    "TimeLimitExceeded": errors.TimeLimitExceeded,
+    "WorkerLostError": errors.WorkerLost,
 }
 _TO_CELERY: dict[type[BaseException], str] = {
     errors.TaskRevoked: "TaskRevokedError",
     errors.RetriesExhausted: "MaxRetriesExceededError",
     errors.UnknownTask: "NotRegistered",
+    errors.SoftTimeLimitExceeded: "SoftTimeLimitExceeded",
+    errors.TimeLimitExceeded: "TimeLimitExceeded",
+    errors.WorkerLost: "WorkerLostError",
 }
 
 _ARG_SIZE = 2_000
@@ -295,7 +303,7 @@ def _rebuilt(document: Any) -> Exception:
 
 def _known_class(module: str | None, name: str) -> type[Exception] | None:
     """Find an exception class without importing or running anything."""
-    if module == _CELERY_MODULE and name in _FROM_CELERY:
+    if module in _CELERY_MODULES and name in _FROM_CELERY:
         return _FROM_CELERY[name]
     found: Any = sys.modules.get(module) if module else None
     if found is None:

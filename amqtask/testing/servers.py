@@ -36,6 +36,9 @@ How = Literal["environment", "running", "docker", "program"]
 #: The compose file of a checkout; an installed package has none.
 COMPOSE_FILE = Path(__file__).parents[2] / "docker" / "compose.yaml"
 
+#: What ``AMQTASK_REQUIRE`` calls the cluster of three nodes that the chaos suite starts.
+CLUSTER = "rabbitmq-cluster"
+
 #: Seconds one look at a server may take.
 PROBE_TIMEOUT = 5.0
 #: Seconds a private server has from its start to its first answer, image download included.
@@ -54,11 +57,17 @@ _PROGRAM_FOLDERS = (
     "/usr/bin",
 )
 #: Runs a program until its own standard input ends, so that a server ends with the process that
-#: started it, even when that one was killed.
+#: started it, even when that one was killed. What does not end when it is asked to is killed with
+#: all of its process group: a cluster's node may wait for others that are gone.
 _GUARD = """
-import os, subprocess, sys, threading
+import os, signal, subprocess, sys, threading, time
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-threading.Thread(target=lambda: (os.read(0, 1), server.terminate()), daemon=True).start()
+def end():
+    os.read(0, 1)
+    server.terminate()
+    time.sleep(25)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end, daemon=True).start()
 sys.exit(server.wait())
 """
 
@@ -231,8 +240,8 @@ def required() -> frozenset[str]:
     Raises:
         ConfigurationError: It holds an unknown name, which would require nothing.
     """
-    names = os.environ.get("AMQTASK_REQUIRE", "").split(",")
-    return frozenset(_kind(name.strip()).name for name in names if name.strip())
+    names = {name.strip() for name in os.environ.get("AMQTASK_REQUIRE", "").split(",")} - {""}
+    return frozenset(name if name == CLUSTER else _kind(name).name for name in names)
 
 
 @contextmanager
@@ -355,10 +364,13 @@ def from_docker(name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def from_program(name: str) -> Iterator[Server]:
+def from_program(name: str, *, config: str = "") -> Iterator[Server]:
     """Give a private server from the installed program, and remove it and its data afterwards.
 
     It shares nothing with one of the system: own ports, own folder, no plugins, loopback only.
+
+    Args:
+        config: Text of its configuration file: ``advanced.config``, ``redis.conf``.
 
     Raises:
         ConfigurationError: The program is not installed, or did not start.
@@ -370,7 +382,7 @@ def from_program(name: str) -> Iterator[Server]:
     elif kind.name not in ("rabbitmq", "rabbitmq4", "redis"):
         raise ConfigurationError(f"a private {name} is not started from a program")
     with tempfile.TemporaryDirectory(prefix=f"amqtask-{name}-") as folder, ExitStack() as stack:
-        port, guard = stack.enter_context(run(kind, Path(folder)))
+        port, guard = stack.enter_context(run(kind, Path(folder), config))
         try:
             server = await_server(
                 name, _LOOPBACK, port, "program", alive=lambda: guard.poll() is None
@@ -382,15 +394,26 @@ def from_program(name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def _redis(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _redis(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     (port,) = _free_ports(1)
-    command = [_program(kind.program), "--port", str(port), "--bind", _LOOPBACK, "--save", ""]
+    file = folder / "redis.conf"
+    file.write_text(config)
+    command = [
+        _program(kind.program),
+        str(file),
+        "--port",
+        str(port),
+        "--bind",
+        _LOOPBACK,
+        "--save",
+        "",
+    ]
     with _guarded([*command, "--dir", str(folder)], folder, os.environ) as guard:
         yield port, guard
 
 
 @contextmanager
-def _commanded(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _commanded(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     assert kind.command is not None
     (port,) = _free_ports(1)
     with _guarded(kind.command(port, folder), folder, os.environ) as guard:
@@ -398,14 +421,28 @@ def _commanded(kind: _Kind, folder: Path) -> Iterator[_Started]:
 
 
 @contextmanager
-def _rabbitmq(kind: _Kind, folder: Path) -> Iterator[_Started]:
+def _rabbitmq(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     program, epmd = _program(kind.program), _program("epmd")
     port, dist_port, epmd_port = _free_ports(3)
+    environ = _node_environ(folder, port, dist_port, epmd_port)
+    if config:
+        (folder / "advanced.config").write_text(config)
+    # started here, because what needs it and finds none starts one that outlives the server
+    with _guarded([epmd, "-port", str(epmd_port)], folder, environ):
+        address = (_LOOPBACK, epmd_port)
+        _poll(lambda: socket.create_connection(address).close(), "epmd", STOP_TIMEOUT)
+        _check_version(kind, program, environ)
+        with _guarded([program], folder, environ) as guard:
+            yield port, guard
+
+
+def _node_environ(folder: Path, port: int, dist_port: int, epmd_port: int) -> dict[str, str]:
+    """Return the environment of a private node, and write what it reads into its folder."""
     for file, text in (("plugins", "[]."), ("rabbitmq.conf", ""), ("environment", "")):
         (folder / file).write_text(text)
     foreign = ("RABBITMQ_", "ERL_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    environ |= {
+    return environ | {
         "HOME": str(folder),  # the cookie is made there
         "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": _LOOPBACK,
@@ -424,13 +461,6 @@ def _rabbitmq(kind: _Kind, folder: Path) -> Iterator[_Started]:
             "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
         ),
     }
-    # started here, because what needs it and finds none starts one that outlives the server
-    with _guarded([epmd, "-port", str(epmd_port)], folder, environ):
-        address = (_LOOPBACK, epmd_port)
-        _poll(lambda: socket.create_connection(address).close(), "epmd", STOP_TIMEOUT)
-        _check_version(kind, program, environ)
-        with _guarded([program], folder, environ) as guard:
-            yield port, guard
 
 
 def _check_version(kind: _Kind, program: str, environ: Mapping[str, str]) -> None:

@@ -76,8 +76,9 @@ def delay_route(seconds: float, queue: str, prefix: str) -> tuple[str, str] | No
             f" seconds ({MAX_DELAY / 86400:.0f} days) fit",
             hint="use an earlier time, or a schedule that sends the call when it is due",
         )
-    # rounded to far less than a tick, or 0.55 s would take 12 ticks, not 11
-    ticks = max(1, math.ceil(round(seconds * 1000 / TICK_MS, 6)))
+    # rounded to far less than a tick, or 0.55 s would take 12 ticks, not 11; yet to more than the
+    # quarter of a microsecond that the difference of two times of day is exact to
+    ticks = max(1, math.ceil(round(seconds * 1000 / TICK_MS, 5)))
     bits = ".".join(f"{ticks:0{LEVELS}b}")
     return level_name(ticks.bit_length() - 1, prefix), f"{bits}.{queue}"
 

@@ -128,6 +128,9 @@ class Queue:
         max_priority: 1 to 255, classic only.
         message_ttl: Seconds after which a waiting message is parked.
         max_length: Messages after which publishing is refused.
+        consumer_timeout: Seconds that a worker may hold a message before the broker takes it
+            back (RabbitMQ 3.12 and later; there not below a minute). None leaves it to the
+            broker, which grants half an hour unless configured otherwise.
         dead_letter: False leaves out the dead-letter queue and its arguments.
         arguments: More ``x-`` arguments, passed as they are.
         declare: None follows the app's ``declare`` setting.
@@ -142,6 +145,7 @@ class Queue:
     max_priority: int | None = None
     message_ttl: float | None = None
     max_length: int | None = None
+    consumer_timeout: float | None = None
     dead_letter: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
     declare: Declare | None = None
@@ -158,6 +162,12 @@ class Queue:
         if ttl is not None and not (isinstance(ttl, (int, float)) and 0 <= ttl <= MAX_TTL):
             raise ConfigurationError(
                 f"message_ttl of {what} is {ttl!r}", hint=f"accepted: seconds from 0 to {MAX_TTL}"
+            )
+        held: Any = self.consumer_timeout
+        if held is not None and not (isinstance(held, (int, float)) and 0 < held <= MAX_TTL):
+            raise ConfigurationError(
+                f"consumer_timeout of {what} is {held!r}",
+                hint=f"accepted: seconds above 0, up to {MAX_TTL}",
             )
         if "x-queue-type" in self.arguments:
             raise ConfigurationError(

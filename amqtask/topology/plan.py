@@ -169,7 +169,7 @@ def queue_plan(queue: Queue, settings: Settings) -> Plan:
     if mode == "never":
         return Plan()
     passive = mode == "passive"
-    queue_type = _type(queue, settings)
+    kind = queue_type(queue, settings)
     steps = [_exchange_step(Exchange(settings.exchange, declare=mode), mode)]
     if queue.dead_letter:
         dead = dead_queue_name(queue.name)
@@ -183,7 +183,7 @@ def queue_plan(queue: Queue, settings: Settings) -> Plan:
     named = (binding.exchange for binding in bindings)
     exchanges = (exchange for exchange in named if isinstance(exchange, Exchange))
     steps += [_exchange_step(e, mode) for e in exchanges if e.declare != "never"]
-    arguments = _queue_arguments(queue, queue_type, settings)
+    arguments = _queue_arguments(queue, kind, settings)
     steps.append(DeclareQueue(queue.name, arguments=arguments, passive=passive))
     if not passive:
         for binding in bindings:
@@ -225,23 +225,28 @@ def _exchange_step(exchange: Exchange, mode: str) -> Step:
     )
 
 
-def _type(queue: Queue, settings: Settings) -> str:
+def queue_type(queue: Queue, settings: Settings) -> str:
+    """Return ``quorum`` or ``classic``.
+
+    Raises:
+        ConfigurationError: The queue asks for what its type does not have.
+    """
     # classic and quorum queues each refuse the other's arguments with 406
-    queue_type = queue.type or settings.queue_type
-    wrong = "max_priority" if queue_type == "quorum" else "delivery_limit"
+    kind = queue.type or settings.queue_type
+    wrong = "max_priority" if kind == "quorum" else "delivery_limit"
     if getattr(queue, wrong) is not None:
-        other = "classic" if queue_type == "quorum" else "quorum"
+        other = "classic" if kind == "quorum" else "quorum"
         raise ConfigurationError(
-            f"queue {queue.name!r} is {queue_type} and has {wrong} {getattr(queue, wrong)!r},"
+            f"queue {queue.name!r} is {kind} and has {wrong} {getattr(queue, wrong)!r},"
             f" which only {other} queues know",
             hint=f'give it type="{other}", or leave {wrong} out',
         )
-    return queue_type
+    return kind
 
 
-def _queue_arguments(queue: Queue, queue_type: str, settings: Settings) -> dict[str, Any]:
+def _queue_arguments(queue: Queue, kind: str, settings: Settings) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
-    if queue_type == "quorum":
+    if kind == "quorum":
         limit = queue.delivery_limit
         arguments["x-delivery-limit"] = settings.delivery_limit if limit is None else limit
         # at-least-once dead-lettering needs it, and a length limit that a
@@ -249,9 +254,11 @@ def _queue_arguments(queue: Queue, queue_type: str, settings: Settings) -> dict[
         arguments["x-overflow"] = "reject-publish"
     if queue.dead_letter:
         exchange = settings.dead_letter_exchange
-        arguments |= dead_letter_arguments(queue.name, exchange, queue_type)
+        arguments |= dead_letter_arguments(queue.name, exchange, kind)
     if queue.message_ttl is not None:
         arguments["x-message-ttl"] = math.ceil(round(queue.message_ttl * 1000, 6))
+    if queue.consumer_timeout is not None:
+        arguments["x-consumer-timeout"] = math.ceil(round(queue.consumer_timeout * 1000, 6))
     if queue.max_length is not None:
         arguments |= {"x-max-length": queue.max_length, "x-overflow": "reject-publish"}
     if queue.max_priority is not None:
@@ -260,9 +267,9 @@ def _queue_arguments(queue: Queue, queue_type: str, settings: Settings) -> dict[
     # a classic queue that asks for nothing is declared as Celery and its
     # clients do, without arguments: equivalent to x-queue-type=classic on
     # 3.10 and 4.0, but other brokers compare the table
-    if queue_type == "classic" and not arguments:
+    if kind == "classic" and not arguments:
         return {}
-    return {"x-queue-type": queue_type} | arguments
+    return {"x-queue-type": kind} | arguments
 
 
 # -- showing ------------------------------------------------------------------
@@ -373,6 +380,7 @@ _FIELDS = {
     "x-max-priority": "max_priority",
     "x-message-ttl": "message_ttl",
     "x-max-length": "max_length",
+    "x-consumer-timeout": "consumer_timeout",
     "x-dead-letter-exchange": "dead_letter",
     "x-dead-letter-routing-key": "dead_letter",
     "x-dead-letter-strategy": "dead_letter",

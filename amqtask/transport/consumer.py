@@ -2,6 +2,7 @@
 
     setting up --consume-ok--> consuming --channel or session lost--> setting up (back-off)
                                    |--basic.cancel from the broker--> setting up
+                                   |--deaf, see `amqtask.transport.watch`--> setting up
                                    `--stop--> stopped (settling still works) --close--> closed
 
 Setting up means: a session, the queue prepared, a channel, prefetch, consume.
@@ -13,20 +14,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pika.spec import Basic, BasicProperties
-
-from amqtask.errors import AmqtaskError, ConnectionLost, TransportError
+from amqtask.errors import AmqtaskError, ChannelClosed, ConnectionLost, TransportError
 from amqtask.message.model import Message
 from amqtask.transport.acks import AckWindow
-from amqtask.transport.backoff import Backoff
+from amqtask.transport.backoff import Backoff, Repeats
+from amqtask.transport.deliveries import Sink
 from amqtask.transport.link import Link
 from amqtask.transport.session import Channel, Session
+from amqtask.transport.watch import Watch
 
 log = logging.getLogger(__name__)
+
+# Source: the reply text of RabbitMQ 3.10 to 4.2, rabbit_channel
+_TIMED_OUT = re.compile(r"delivery acknowledgement.* timed out(?:.*?(?P<ms>\d+) ms)?", re.DOTALL)
+#: Seconds that a broker has to confirm the end of a consumer that seems deaf.
+_CANCEL = 5.0
 
 
 class Lease:
@@ -37,9 +45,11 @@ class Lease:
     shutdown gives it back, and the first of the two counts.
     """
 
-    __slots__ = ("_acks", "_channel", "_loop")
+    __slots__ = ("_acks", "_channel", "_loop", "last")
 
     def __init__(self, channel: Channel) -> None:
+        #: Tag of the last delivery.
+        self.last = 0
         self._channel = channel
         self._acks = AckWindow()
         self._loop = asyncio.get_running_loop()
@@ -56,6 +66,7 @@ class Lease:
 
     def delivered(self, tag: int) -> None:
         """Note a delivery."""
+        self.last = tag
         self._acks.delivered(tag)
 
     def ack(self, tag: int) -> None:
@@ -156,11 +167,11 @@ class Consumer:
         prefetch: Most unsettled deliveries at once.
         on_delivery: Called on the I/O loop with each `Delivery`; must not block.
         prepare: Awaited before each consume, to make or check the queue.
+        arguments: Gives the arguments of ``basic.consume`` that fit a session's broker.
         on_change: Called on the I/O loop whenever `consuming` changes.
 
     Attributes:
         consuming: True between consume-ok and whatever ends it.
-        error: Why it is not consuming; None while it is.
     """
 
     def __init__(
@@ -171,11 +182,15 @@ class Consumer:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         prepare: Callable[[Session], Awaitable[None]] | None = None,
+        arguments: Callable[[Session], Mapping[str, Any]] | None = None,
         on_change: Callable[[Consumer], None] | None = None,
     ) -> None:
         self.queue = queue
         self.consuming = False
-        self.error: AmqtaskError | None = ConnectionLost("not connected yet")
+        self._error: AmqtaskError | None = ConnectionLost("not connected yet")
+        self._arguments = arguments
+        self._watch = Watch(queue)
+        self._repeats = Repeats()
         self._link = link
         self._prefetch = prefetch
         self._on_delivery = on_delivery
@@ -192,6 +207,13 @@ class Consumer:
         """Begin to consume, and never stop trying."""
         self._link.start()
         self._task = asyncio.create_task(self._run(), name=f"amqtask consumer {self.queue}")
+
+    @property
+    def error(self) -> AmqtaskError | None:
+        """Why it is not consuming; None while it is."""
+        if self.consuming or self._stopping.is_set() or self._link.session is not None:
+            return self._error
+        return self._link.last_error or self._error
 
     @property
     def prefetch(self) -> int:
@@ -236,7 +258,7 @@ class Consumer:
 
     def _set(self, consuming: bool, error: AmqtaskError | None) -> None:
         changed = consuming != self.consuming
-        self.consuming, self.error = consuming, error
+        self.consuming, self._error = consuming, error
         if changed and self._on_change is not None:
             self._on_change(self)
 
@@ -254,33 +276,52 @@ class Consumer:
                 if self._stopping.is_set():
                     return
                 wait = backoff.next()
-                log.warning(
-                    "consumer.lost queue=%r error=%r: consuming again in %.1f s",
-                    self.queue,
-                    str(error),
-                    wait,
-                )
+                self._say_lost(session, error, wait)
                 await asyncio.sleep(wait)
 
     async def _serve(self, channel: Channel, backoff: Backoff) -> None:
-        """Consume on ``channel``, again after each cancel, until it closes or we stop."""
+        """Consume on ``channel``, again after each cancel.
+
+        Returns when another channel is needed; raises why this one ended, or when it does
+        after a stop.
+        """
+        deaf = 0
         self._lease = lease = Lease(channel)
         channel.raw.add_on_cancel_callback(self._on_cancel)
         while not self._stopping.is_set():
             self._interrupt = asyncio.get_running_loop().create_future()
             await channel.qos(self._prefetch)
-            self._tag = await channel.consume(self.queue, self._receiver(lease))
+            self._tag = await channel.consume(
+                self.queue,
+                self._receiver(lease),
+                arguments=dict(self._arguments(channel.session)) if self._arguments else None,
+            )
             if self._stopping.is_set():  # stop came first, and found no consumer to cancel
                 await channel.cancel(self._tag)
                 break
             backoff.reset()
+            if not self.consuming:
+                log.info("consumer.ready queue=%r prefetch=%d", self.queue, self._prefetch)
             self._set(True, None)
-            log.info("consumer.ready queue=%r prefetch=%d", self.queue, self._prefetch)
-            ends: list[asyncio.Future[Any]] = [channel.closed, self._interrupt]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            self._repeats.reset()
+            watching = asyncio.create_task(
+                self._watch.until_deaf(channel.session, lease, self._prefetch),
+                name=f"amqtask watch {self.queue}",
+            )
+            ends: list[asyncio.Future[Any]] = [channel.closed, self._interrupt, watching]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                watching.cancel()
             if channel.closed.done():
                 break
-            if not self._stopping.is_set():
+            if self._stopping.is_set():
+                continue
+            if not self._interrupt.done():
+                deaf += 1
+                if await self._begin_anew(channel, lease, watching.result(), deaf):
+                    return
+            else:
                 await self._cancelled_or_retuned(channel)
         # stopping: acks still go out until the channel ends
         raise await asyncio.shield(channel.closed)
@@ -293,51 +334,86 @@ class Consumer:
         else:
             await channel.cancel(self._tag)
 
+    async def _begin_anew(
+        self, channel: Channel, lease: Lease, why: str | None, times: int
+    ) -> bool:
+        """End a consumer that may be deaf; returns whether its channel went with it.
+
+        The channel may be what is broken, but closing it gives up what still runs. So that
+        waits for the second time, or until nothing does.
+        """
+        if why is not None:
+            log.warning(
+                "consumer.deaf queue=%r why=%r: the broker confirmed this consumer and delivers "
+                "nothing, consuming again",
+                self.queue,
+                why,
+            )
+            self._set(False, ConnectionLost(f"consumer of {self.queue!r} got nothing: {why}"))
+        tag, self._tag = self._tag, None
+        if tag is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CANCEL):
+                    await channel.cancel(tag)
+        if lease.outstanding and times < 2:
+            if self._prepare is not None:
+                await self._prepare(channel.session)
+            return False
+        lease.flush()
+        await channel.close()
+        return True
+
+    def _say_lost(self, session: Session, error: AmqtaskError, wait: float) -> None:
+        """Log why it does not consume, unless the link does, or it was said just now."""
+        text = str(error)
+        if isinstance(error, ChannelClosed) and (found := _TIMED_OUT.search(error.text)):
+            log.error(
+                "consumer.timeout queue=%r seconds=%s: a delivery was held for longer than the "
+                "broker allows; it delivers all that was held here again, consuming again in "
+                "%.1f s\ngive its task a time_limit below that, or allow more by "
+                "Queue(consumer_timeout=...), a policy or rabbitmq.conf",
+                self.queue,
+                f"{int(found['ms']) / 1000:g}" if found["ms"] else "?",
+                wait,
+            )
+            return
+        said = session.is_open and self._repeats.due(text, time.monotonic())
+        log.log(
+            logging.WARNING if said else logging.DEBUG,
+            "consumer.lost queue=%r error=%r: consuming again in %.1f s",
+            self.queue,
+            text,
+            wait,
+        )
+
     def _on_cancel(self, frame: Any) -> None:
+        lease, channel = self._lease, self._channel
+        timed = lease is not None and lease.outstanding and channel is not None
+        version = channel.session.rabbitmq if timed and channel is not None else None
         log.warning(
-            "consumer.cancelled queue=%r: the broker cancelled it (queue deleted or moved), "
+            "consumer.cancelled queue=%r: the broker cancelled it (queue deleted or moved%s), "
             "consuming again",
             self.queue,
+            # from 4.3 on, this is how a consumer timeout ends a consumer of a quorum queue
+            ", or a delivery held for longer than its consumer timeout"
+            if version is not None and version >= (4, 3)
+            else "",
         )
         self._tag = None
         self._set(False, ConnectionLost(f"the broker cancelled the consumer of {self.queue!r}"))
         self._wake()
 
-    def _receiver(self, lease: Lease) -> Callable[..., None]:
+    def _receiver(self, lease: Lease) -> Sink:
         queue, on_delivery, delivered = self.queue, self._on_delivery, lease.delivered
+        stopping = self._stopping.is_set
 
-        def on_message(_: Any, method: Basic.Deliver, props: BasicProperties, body: bytes) -> None:
-            tag: int = method.delivery_tag
+        def receive(
+            tag: int, redelivered: bool, exchange: str, routing_key: str, message: Message
+        ) -> None:
             delivered(tag)
-            if self._stopping.is_set():
+            if stopping():
                 lease.nack(tag, requeue=True)
                 return
-            message = Message(
-                body,
-                props.headers or {},
-                props.content_type,
-                props.content_encoding,
-                props.correlation_id,
-                props.reply_to,
-                props.delivery_mode,
-                props.priority,
-                props.expiration,
-                props.message_id,
-                props.timestamp,
-                props.type,
-                props.user_id,
-                props.app_id,
-            )
-            on_delivery(
-                Delivery(
-                    message,
-                    queue,
-                    method.exchange,
-                    method.routing_key,
-                    method.redelivered,
-                    tag,
-                    lease,
-                )
-            )
+            on_delivery(Delivery(message, queue, exchange, routing_key, redelivered, tag, lease))
 
-        return on_message
+        return receive

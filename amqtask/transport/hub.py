@@ -10,9 +10,10 @@ import asyncio
 import atexit
 import os
 import socket
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from amqtask.errors import PublishTimeout
@@ -139,6 +140,12 @@ class Transport:
         self.publish(publication)
         await future
 
+    def move_to(self, urls: Sequence[BrokerURL]) -> list[BrokerURL]:
+        """Disconnect, and use other brokers from the next use on; returns those of before."""
+        self.close()
+        before, self.urls = self.urls, list(urls)
+        return before
+
     def mailbox(self) -> Mailbox:
         """Return the mailbox of the running loop."""
         loop = asyncio.get_running_loop()
@@ -200,6 +207,9 @@ def _forked() -> None:
 def _exiting() -> None:
     for transport in list(_living):
         transport.close(timeout=1.0)
+    # after its clients, which would take its end for a loss
+    if (memory := sys.modules.get("amqtask.broker.memory")) is not None:
+        memory.stop()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from amqtask.errors import AccessRefused, ConnectionLost, TransportError
-from amqtask.transport.backoff import Backoff
+from amqtask.transport.backoff import Backoff, Repeats
 from amqtask.transport.session import Session
 from amqtask.transport.url import BrokerURL
 
@@ -57,6 +58,7 @@ class Link:
         self._heartbeat = heartbeat
         self._connect_timeout = connect_timeout
         self._backoff = backoff or Backoff()
+        self._repeats = Repeats()
         self._session: Session | None = None
         self._up = asyncio.Event()
         self._epoch = 0
@@ -102,6 +104,7 @@ class Link:
             self._session = session
             self.last_error = None
             self._backoff.reset()
+            self._repeats.reset()
             self._up.set()
             self._changed()
             log.info(
@@ -142,10 +145,12 @@ class Link:
             self.refused = bool(errors) and all(isinstance(e, AccessRefused) for e in errors)
             self._changed()
             wait = self._backoff.next()
-            log.warning(
-                "broker.unreachable name=%r error=%r: next try in %.1f s",
+            said = "; ".join(str(error) for error in errors)
+            log.log(
+                logging.WARNING if self._repeats.due(said, time.monotonic()) else logging.DEBUG,
+                "broker.unreachable name=%r error=%r: next try in %.1f s, then again and again",
                 self.name,
-                "; ".join(str(error) for error in errors),
+                said,
                 wait,
             )
             await asyncio.sleep(wait)

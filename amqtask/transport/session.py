@@ -21,6 +21,7 @@ from typing import Any
 from pika import exceptions as pika_errors
 from pika.adapters.utils import connection_workflow
 from pika.channel import Channel as PikaChannel
+from pika.spec import Basic, BasicProperties
 
 from amqtask.errors import (
     AccessRefused,
@@ -29,7 +30,9 @@ from amqtask.errors import (
     ConnectionLost,
     TransportError,
 )
+from amqtask.message.model import Message
 from amqtask.transport.connection import Connection
+from amqtask.transport.deliveries import Sink
 from amqtask.transport.url import BrokerURL
 
 log = logging.getLogger(__name__)
@@ -187,6 +190,15 @@ class Session:
         return dict(self._raw.server_properties or {})
 
     @property
+    def rabbitmq(self) -> tuple[int, int] | None:
+        """RabbitMQ's version, as far as it decides what it can do; None for other brokers."""
+        said = self._raw.server_properties or {}
+        found = re.match(r"(\d+)\.(\d+)", str(said.get("version", "")))
+        if said.get("product") != "RabbitMQ" or found is None:
+            return None
+        return int(found[1]), int(found[2])
+
+    @property
     def is_open(self) -> bool:
         """Whether the session can be used."""
         return not self.closed.done()
@@ -222,7 +234,7 @@ class Session:
     def abort(self) -> None:
         """Drop the connection at once, without a word to the broker."""
         if self.is_open:
-            self._raw._terminate_stream(None)  # the only way pika offers past a silent peer
+            self._raw.abort()
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         if not self.closed.done():
@@ -246,6 +258,29 @@ class Session:
 def _resolve(future: asyncio.Future[Any], value: Any = None) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _hand_over(
+    sink: Sink, _: PikaChannel, method: Basic.Deliver, props: BasicProperties, body: bytes
+) -> None:
+    """Hand over a delivery that pika has read."""
+    message = Message(
+        body,
+        props.headers or {},
+        props.content_type,
+        props.content_encoding,
+        props.correlation_id,
+        props.reply_to,
+        props.delivery_mode,
+        props.priority,
+        props.expiration,
+        props.message_id,
+        props.timestamp,
+        props.type,
+        props.user_id,
+        props.app_id,
+    )
+    sink(method.delivery_tag, method.redelivered, method.exchange, method.routing_key, message)
 
 
 class Channel:
@@ -357,9 +392,22 @@ class Channel:
             raise self.closed.result()
         await self._ask(self._raw.confirm_delivery, on_confirm)
 
-    async def consume(self, queue: str, on_message: Callable[..., None]) -> str:
-        """``basic.consume`` with manual acks; returns the consumer tag."""
-        ok = await self._ask(self._raw.basic_consume, queue, on_message)
+    async def consume(
+        self, queue: str, sink: Sink, *, arguments: dict[str, Any] | None = None
+    ) -> str:
+        """``basic.consume`` with manual acks; returns the consumer tag.
+
+        Args:
+            sink: Takes every delivery of this channel, so a channel has one consumer at a time.
+            arguments: The consumer's arguments.
+        """
+        sinks, number = self._raw.connection.sinks, self.number
+        if number not in sinks:
+            self.closed.add_done_callback(lambda _: sinks.pop(number, None))
+        sinks[number] = sink
+        ok = await self._ask(
+            self._raw.basic_consume, queue, partial(_hand_over, sink), arguments=arguments
+        )
         return str(ok.consumer_tag)
 
     async def consume_unacked(self, queue: str, on_message: Callable[..., None]) -> str:
@@ -382,8 +430,18 @@ class Channel:
         await self._ask(cancel, consumer_tag)
 
     async def close(self) -> None:
-        """``channel.close``, and wait for its answer."""
+        """``channel.close``, and wait for its answer.
+
+        What is unsettled is back in its queue before another consumer that waits for its
+        turn there (``x-single-active-consumer``) gets anything.
+        """
         if self.is_open:
+            raw = self._raw
+            # pika would cancel the consumers first, and a cancelled one keeps what it has: the
+            # next one would have its turn before that is back, and get what is behind it
+            consumers = set(raw._consumers) - raw._cancelled
+            raw._cancelled |= consumers
             with suppress(pika_errors.AMQPError):
-                self._raw.close()
+                raw.close()
+            raw._cancelled -= consumers
             await asyncio.wait([self.closed], timeout=2.0)

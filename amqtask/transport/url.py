@@ -4,6 +4,9 @@
 TLS. The query may hold ``heartbeat`` (seconds), ``cafile``, ``certfile``,
 ``keyfile`` (paths), ``server_name`` (checked against the certificate) and
 ``verify`` (``0`` accepts any certificate).
+
+``memory://`` and ``memory://name`` stand for the broker inside this process; it
+starts when somebody connects to it, and ``name`` is a vhost of it.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pika
 
 from amqtask.errors import ConfigurationError, near
+from amqtask.settings import redact_url
 
+_MEMORY = "memory"
 _QUERY = ("heartbeat", "cafile", "certfile", "keyfile", "server_name", "verify")
 
 
@@ -26,6 +31,7 @@ class BrokerURL:
 
     Attributes:
         vhost: ``"/"`` when the URL names none.
+        memory: Whether it is the broker inside this process; host and port are not known then.
         options: The query, by name.
     """
 
@@ -36,6 +42,7 @@ class BrokerURL:
     vhost: str
     tls: bool
     options: tuple[tuple[str, str], ...] = ()
+    memory: bool = False
 
     @classmethod
     def parse(cls, url: str) -> BrokerURL:
@@ -45,6 +52,8 @@ class BrokerURL:
             ConfigurationError: Not an AMQP URL, a bad port, or an unknown option.
         """
         parts = urlsplit(url)
+        if parts.scheme == _MEMORY:
+            return cls._in_memory(parts)
         if parts.scheme not in ("amqp", "amqps"):
             raise ConfigurationError(
                 f"broker URL has scheme {parts.scheme!r}",
@@ -77,8 +86,21 @@ class BrokerURL:
             options=options,
         )
 
+    @classmethod
+    def _in_memory(cls, parts: SplitResult) -> BrokerURL:
+        # netloc, not hostname: that would be in lower case
+        if parts.path.strip("/") or parts.query or {"@", ":"} & set(parts.netloc):
+            raise ConfigurationError(
+                f"broker URL {redact_url(parts.geturl())!r} has more than a name",
+                hint="use memory://, or memory://name for one apart from others",
+            )
+        vhost = unquote(parts.netloc) or "/"
+        return cls("", 0, "guest", "guest", vhost, tls=False, memory=True)
+
     def __str__(self) -> str:
         """Return the URL without its password."""
+        if self.memory:
+            return f"{_MEMORY}://{'' if self.vhost == '/' else self.vhost}"
         scheme = "amqps" if self.tls else "amqp"
         vhost = "" if self.vhost == "/" else f"/{self.vhost}"
         return f"{scheme}://{self.user}@{self.host}:{self.port}{vhost}"
@@ -94,6 +116,11 @@ class BrokerURL:
             heartbeat: Seconds; a ``heartbeat`` in the URL wins.
             timeout: Seconds for the socket and for the whole handshake.
         """
+        if self.memory:
+            from amqtask.broker.memory import url_of  # only who uses it pays for it
+
+            real = BrokerURL.parse(url_of("" if self.vhost == "/" else self.vhost))
+            return real.parameters(name=name, heartbeat=heartbeat, timeout=timeout)
         options = dict(self.options)
         return pika.ConnectionParameters(
             host=self.host,

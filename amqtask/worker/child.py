@@ -1,98 +1,282 @@
 """The process that runs tasks: ``python -m amqtask.worker.child``, started by the supervisor.
 
-Its standard input is a socket to the supervisor. First comes one JSON line,
-the spec; then words, a line each: ``stop`` (warm) and ``now`` (quick). It
-answers with JSON lines: what is ready, what changed, how it ended. When the
-socket ends the supervisor is gone, and the child stops warm.
+    importing --> running --stop--> warm --cancel--> --now--> quick --> ended
+                     |                ^                         ^
+                     |--line ends-----'  (orphaned: it goes down a ladder of its own)
+                     `--a task must be got rid of---------------'  (exit code 75)
+
+Its standard input is the line to the supervisor, see `amqtask.worker.lines`;
+the first one is the spec. Once the app is imported the line belongs to the
+thread that has the connection, so what the supervisor says is heard, and
+beats go out, whatever tasks do to the main thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 from typing import Any
 
 from amqtask.discovery import find_app
+from amqtask.worker.board import Board
+from amqtask.worker.ladder import QUICK, Descent, Ladder, Rung
+from amqtask.worker.lines import BEAT, GAVE_UP, MOST, pack, unpack
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.node import Node
+from amqtask.worker.slots import QueueSlots
+from amqtask.worker.spec import WorkerSpec
 
 log = logging.getLogger(__name__)
 
+#: Seconds that an orphan has to finish what it runs, where no shutdown timeout is set.
+ORPHANED = 60.0
+#: Seconds that the loop of the async tasks has to give back what runs, before that is done for it.
+STUCK = 3.0
+#: Bytes unsent to the supervisor beyond which beats are left out.
+_BEHIND = 64 * 1024
+
 
 class Child:
-    """A node, and the line to its supervisor."""
+    """A node, and the line to its supervisor.
 
-    def __init__(self, spec: dict[str, Any], sock: socket.socket) -> None:
+    Threads: `run` on the loop of the async tasks; the line on the I/O loop.
+    """
+
+    def __init__(self, spec: WorkerSpec, board: Board, sock: socket.socket) -> None:
         self._spec = spec
+        self._board = board
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        self._stops = 0
         self._asked = asyncio.Event()  # to stop, warm
         self._hurried = asyncio.Event()  # to stop now
+        self._code = 0
+        self._writer: asyncio.StreamWriter | None = None
+        self._descent: Descent | None = None
+        self._fuse: asyncio.Task[None] | None = None
+        self._answered = time.monotonic()  # when the loop of the async tasks last ran
 
     async def run(self) -> int:
         """Run until told to stop; returns the exit code."""
         spec = self._spec
-        app = find_app(spec["app"])
-        node = Node(
+        app = find_app(spec.app)
+        self._io = app.transport.io
+        self._node = node = Node(
             app,
-            spec["queues"],
-            concurrency=spec["concurrency"],
-            prefetch=spec["prefetch"],
-            name=spec["name"],
-            on_change=lambda: report(),
+            [QueueSlots(name, slots) for name, slots in spec.queues],
+            concurrency=spec.concurrency,
+            prefetch=spec.prefetch,
+            name=spec.name,
+            pool=spec.pool,
+            process_slots=spec.process_slots,
+            max_tasks_per_child=spec.max_tasks_per_child,
+            max_memory_per_child=spec.max_memory_per_child,
+            board=self._board,
+            on_change=self._report,
+            on_give_up=self._give_up,
         )
-
-        def report() -> None:  # called in the I/O thread
-            self._loop.call_soon_threadsafe(self._report, node)
-
-        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self._loop.add_signal_handler(signal.SIGTERM, self._asked.set)
+        await asyncio.wrap_future(self._io.submit(self._open_line()))
         await node.start()
-        listener = asyncio.create_task(self._listen())
         await self._asked.wait()
-        self._say(event="stopping", running=node.running)
-        warm = asyncio.create_task(node.stop())
+        self._io.post(self._say_stopping)
+        await self._stop()
+        await asyncio.wrap_future(self._io.submit(self._say_goodbye()))
+        await asyncio.to_thread(app.close, 1.0)
+        return self._code
+
+    async def _stop(self) -> None:
+        """Stop warm; the moment it has to be quick, quickly."""
+        warm = asyncio.create_task(self._node.stop())
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait([warm, hurried], return_when=asyncio.FIRST_COMPLETED)
-        if not warm.done():
-            warm.cancel()
-            await node.stop_now()
-        else:
-            await warm
         hurried.cancel()
-        listener.cancel()
-        await asyncio.to_thread(app.close, 1.0)
-        self._say(event="stopped", counts=dict(node.counts))
-        return 0
+        if warm.done():
+            await warm
+        else:
+            warm.cancel()
+            await self._node.stop_now()
 
-    async def _listen(self) -> None:
-        reader, _ = await asyncio.open_connection(sock=self._sock.dup())
-        while line := await reader.readline():
-            word = line.decode().strip()
-            self._stop()
-            if word == "now":
-                self._hurried.set()
-        if not self._asked.is_set():
-            log.warning("child.orphaned: the supervisor is gone, stopping warm")
-            self._stop()
+    # -- the line, on the I/O loop ----------------------------------------------------
 
-    def _stop(self) -> None:
-        self._stops += 1
-        self._asked.set()
+    async def _open_line(self) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=MOST)
+        self._line = [
+            asyncio.create_task(self._listen(reader), name="amqtask line"),
+            asyncio.create_task(self._beat(), name="amqtask beat"),
+        ]
 
-    def _report(self, node: Node) -> None:
-        self._say(event="ready" if node.ready else "waiting", pid=os.getpid())
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self._obey(unpack(line))
+        except (ConnectionError, ValueError) as error:
+            log.warning("child.line_lost error=%r", str(error))
+        self._orphaned()
+
+    def _obey(self, said: dict[str, Any]) -> None:
+        match said.get("do"):
+            case "stop":
+                self.take(Rung.WARM)
+            case "cancel":
+                self.take(Rung.CANCEL)
+            case "now":
+                self.take(Rung.NOW)
+            case "stacks":
+                # a runner may take a while to tell its own, and nothing waits for this
+                threading.Thread(target=self._show_stacks, daemon=True).start()
+            case "suspect":
+                self._node.suspect(said["ids"], said["why"])
+            case "condemn":
+                self._node.condemn(said["id"], said["why"])
+            case other:
+                log.warning("child.unknown_word do=%r: left alone", other)
+
+    def _show_stacks(self) -> None:
+        log.warning("child.stacks pid=%d\n%s", os.getpid(), self._node.stacks())
+
+    def take(self, rung: Rung) -> None:
+        """Go down to this rung of the ladder; one taken before is no trouble."""
+        self._on_loop(self._asked.set)
+        if rung is Rung.CANCEL:
+            self._node.cancel_running()
+        if rung >= Rung.NOW:
+            self._hurry()
+        if rung is Rung.KILL:
+            end_process(1)
+
+    def _orphaned(self) -> None:
+        if self._descent is not None:
+            return
+        warm = ORPHANED if self._spec.shutdown_timeout is None else self._spec.shutdown_timeout
+        log.warning("child.orphaned: the supervisor is gone, what runs has %g s to finish", warm)
+        self._descent = Descent(
+            Ladder(warm=warm, cleanup=self._spec.cleanup_timeout), lambda: [self]
+        )
+        self._descent.press()
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            try:
+                self._say_beat(lag=loop.time() - due)
+            except Exception:  # a child whose beats stop counts as hung
+                log.exception("child.beat_failed: the next one follows")
+            self._on_loop(self._answer)
+            due = max(due + BEAT, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    def _answer(self) -> None:
+        self._answered = time.monotonic()
+
+    def _say_beat(self, lag: float) -> None:
+        assert self._writer is not None
+        if self._writer.transport.get_write_buffer_size() > _BEHIND:
+            return  # the supervisor does not read; what it misses it learns from a later one
+        node = self._node
+        self._say(
+            event="beat",
+            running=node.running,
+            waiting=node.waiting,
+            finished=node.finished,
+            rss=memory(),
+            lag=round(lag, 3),
+            blocked=round(max(0.0, time.monotonic() - self._answered - BEAT), 3),
+            reasons=[] if node.ready else node.unready(),
+        )
+
+    def _report(self) -> None:  # by the node, in the I/O thread
+        if self._node.ready:
+            self._say(event="ready")
+        else:
+            self._say(event="waiting", reasons=self._node.unready())
+
+    def _say_stopping(self) -> None:
+        self._say(event="stopping", running=self._node.running)
+
+    async def _say_goodbye(self) -> None:
+        for task in self._line:
+            task.cancel()
+        if self._descent is not None:
+            self._descent.close()
+        if self._fuse is not None:
+            self._fuse.cancel()
+        await self._say_stopped()
+
+    async def _say_stopped(self) -> None:
+        self._say(event="stopped", counts=dict(self._node.counts))
+        assert self._writer is not None
+        try:
+            async with asyncio.timeout(1.0):
+                await self._writer.drain()
+        except (TimeoutError, ConnectionError):
+            log.debug("child.unheard: the supervisor is gone")
 
     def _say(self, **fields: Any) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(pack(**fields))
+
+    # -- ending for certain -----------------------------------------------------------
+
+    def _give_up(self, reason: str) -> None:  # by the node, in any thread
+        def end() -> None:
+            self._code = GAVE_UP
+            self._say(event="giving_up", reason=reason)
+            self._on_loop(self._asked.set)
+            self._hurry()
+
+        self._io.post(end)
+
+    def _hurry(self) -> None:
+        self._on_loop(self._hurried.set)
+        if self._fuse is None:
+            self._fuse = asyncio.create_task(self._end_from_here(), name="amqtask fuse")
+
+    async def _end_from_here(self) -> None:
+        """End the process though the loop of the async tasks may never run again."""
+        await asyncio.sleep(STUCK)
+        log.warning("child.stuck pid=%d: its event loop does not answer", os.getpid())
         try:
-            self._sock.sendall(json.dumps(fields).encode() + b"\n")
-        except OSError:
-            log.debug("child.unheard: the supervisor is gone")
+            async with asyncio.timeout(QUICK - STUCK - 0.5):
+                await self._node.release()
+                await self._say_stopped()
+        except Exception:  # whatever it is, it must not keep the process
+            log.exception("child.not_released: what it ran is delivered again")
+        end_process(self._code)
+
+    def _on_loop(self, function: Any) -> None:
+        self._loop.call_soon_threadsafe(function)
+
+
+def memory() -> int:
+    """Return the bytes of memory this process holds; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - each second, so the quick way
+            return int(statm.read().split()[1]) * _PAGE
+    except OSError:
+        return 0
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def end_process(code: int) -> None:
+    """End at once: a task's thread that never ends must not keep the process."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # a task closed it, or its reader is gone
+    os._exit(code)
 
 
 def _read_spec(sock: socket.socket) -> dict[str, Any]:
@@ -102,13 +286,11 @@ def _read_spec(sock: socket.socket) -> dict[str, Any]:
         if not byte:
             raise SystemExit("amqtask.worker.child is started by `amqtask worker`, not by hand")
         line += byte
-    spec: dict[str, Any] = json.loads(line)
-    return spec
+    fields: dict[str, Any] = json.loads(line)
+    return fields
 
 
-def main() -> None:
-    """Run a child on the socket that is standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to hear
+def _take_standard_input() -> socket.socket:
     try:
         sock = socket.socket(fileno=os.dup(0))
         sock.getpeername()
@@ -120,18 +302,33 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    spec = _read_spec(sock)
-    sys.path[:] = spec["path"]
-    set_up_logging(spec["loglevel"])
+    return sock
+
+
+def main() -> None:
+    """Run a child on the socket that is standard input."""
+    # what a terminal sends to its whole group is the supervisor's to hear
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # a crash says where it was, and so does SIGUSR1 when a task holds the interpreter
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    sock = _take_standard_input()
+    fields = _read_spec(sock)
+    board = Board.attach(fields.pop("board"))
+    spec = WorkerSpec.read(fields)
+    sys.path[:] = spec.path
+    set_up_logging(spec.loglevel)
 
     async def run() -> int:
-        return await Child(spec, sock).run()
+        code = await Child(spec, board, sock).run()
+        # asyncio.run waits for threads and tasks that users started; not for ever
+        fuse = threading.Timer(QUICK - 1.0, end_process, [code])
+        fuse.daemon = True
+        fuse.start()
+        return code
 
-    code = asyncio.run(run())
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # a task's thread that never ends must not keep the process
+    end_process(asyncio.run(run()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Take deliveries in, and hold no more of them than there is work for.
 
-Each queue has its own consumer. A prefetch given by the user is kept. Without
+Each queue has its own consumer, and the slots of its group. A prefetch given by the user is kept. Without
 one it follows the pace: as many deliveries as there are slots, plus what the
 last second's pace would use up in `AHEAD` seconds. So quick tasks find the
 next one waiting, and a long task does not sit on deliveries that an idle
@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from amqtask.app import App
-from amqtask.message import task_name
 from amqtask.topology.plan import queue_plan
 from amqtask.transport import Consumer, Delivery, Session
 from amqtask.transport.declare import declare
-from amqtask.worker.execute import Job
+from amqtask.worker.acktime import AckTime
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +58,10 @@ class Intake:
     """The consumers of one worker process.
 
     Args:
-        queues: Names of the queues to consume.
-        slots: Tasks that can run at once.
+        slots: Of each queue to consume, the tasks that can run at once.
         prefetch: Deliveries held per queue; None lets it follow the pace.
-        submit: Called on the I/O loop with each job and whether its task is async.
+        submit: Called on the I/O loop with each delivery.
+        before: Awaited with each session before anything is consumed on it.
         on_change: Called on the I/O loop when a consumer starts or stops consuming.
 
     Threads: I/O loop only.
@@ -71,30 +70,33 @@ class Intake:
     def __init__(
         self,
         app: App,
-        queues: Sequence[str],
+        slots: Mapping[str, int],
         *,
-        slots: int,
         prefetch: int | None,
-        submit: Callable[[Job, bool], None],
+        submit: Callable[[Delivery], None],
+        before: Callable[[Session], Awaitable[None]],
         on_change: Callable[[], None],
     ) -> None:
         self._app = app
         self._slots = slots
         self._fixed = prefetch is not None
         self._submit = submit
-        self._pace: dict[str, list[int]] = {name: [0, 0] for name in queues}
+        self._before = before
+        self._pace: dict[str, list[int]] = {name: [0, 0] for name in slots}
         self._look: asyncio.TimerHandle | None = None
+        self._acktime = AckTime(app)
         link = app.transport.link("consume")
         self.consumers = [
             Consumer(
                 link,
                 name,
-                prefetch=slots if prefetch is None else prefetch,
+                prefetch=own if prefetch is None else prefetch,
                 on_delivery=partial(self._on_delivery, self._pace[name]),
                 prepare=partial(self._prepare, name),
+                arguments=partial(self._acktime.arguments, name),
                 on_change=lambda _: on_change(),
             )
-            for name in queues
+            for name, own in slots.items()
         ]
 
     def start(self) -> None:
@@ -119,20 +121,28 @@ class Intake:
         """Whether every queue is consumed right now."""
         return all(consumer.consuming for consumer in self.consumers)
 
+    def unready(self) -> list[str]:
+        """Return for each queue that is not consumed why not."""
+        return [
+            f"queue {each.queue!r} is not consumed: {each.error}"
+            for each in self.consumers
+            if not each.consuming
+        ]
+
     async def _prepare(self, name: str, session: Session) -> None:
+        self._acktime.warn(name, session)
         await declare(session, queue_plan(self._app.queue(name), self._app.settings))
+        await self._before(session)
 
     def _on_delivery(self, pace: list[int], delivery: Delivery) -> None:
         pace[0] += 1
         pace[1] += len(delivery.message.body)
-        name = task_name(delivery.message)
-        task = self._app.tasks.get(name) if name is not None else None
-        self._submit(Job(delivery), task is not None and task.is_async)
+        self._submit(delivery)
 
     def _follow_pace(self) -> None:
         for consumer in self.consumers:
             pace = self._pace[consumer.queue]
-            fitting = fitting_prefetch(self._slots, consumer.prefetch, *pace)
+            fitting = fitting_prefetch(self._slots[consumer.queue], consumer.prefetch, *pace)
             pace[:] = 0, 0
             if fitting != consumer.prefetch and consumer.consuming:
                 log.debug(

@@ -25,7 +25,7 @@ from amqtask.errors import (
 from amqtask.message.results import ResultMeta
 from amqtask.transport import Publication
 from amqtask.transport.backoff import Backoff
-from amqtask.worker.execute import Job
+from amqtask.worker.job import Job
 
 log = logging.getLogger("amqtask.task")
 

@@ -3,8 +3,10 @@
     Done      result saved                       -> ack
     Again     successor published and confirmed  -> ack
     Failed    parked, result saved               -> ack
+    Revoked   result saved                       -> ack
     Ignored                                         ack
     Returned                                        reject, back to the queue
+    GivenBack                                       nack, back to the queue
 
 A crash between the two repeats work and loses none. What cannot be made safe
 now (no disk on the broker, say) is tried again while the delivery is ours,
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,16 +25,32 @@ from typing import Any
 
 from amqtask.app import App
 from amqtask.backends import Backend
-from amqtask.errors import BackendError, EncodeError, MessageTooLarge, ResultTooLarge
+from amqtask.clock import wall
+from amqtask.errors import (
+    BackendError,
+    EncodeError,
+    MessageTooLarge,
+    ResultTooLarge,
+    TaskRevoked,
+)
 from amqtask.message import encode_exception, park, resend
 from amqtask.message.headers import OWN_PREFIX
 from amqtask.message.model import Message
 from amqtask.message.results import ResultMeta
 from amqtask.topology.deadletter import dead_queue_name
 from amqtask.transport import Publication
-from amqtask.worker.execute import Job
+from amqtask.worker.job import Job
 from amqtask.worker.keep import Keeper, OnError, Step
-from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Returned
+from amqtask.worker.outcome import (
+    Again,
+    Done,
+    Failed,
+    GivenBack,
+    Ignored,
+    Outcome,
+    Returned,
+    Revoked,
+)
 from amqtask.worker.record import extended_record
 
 log = logging.getLogger("amqtask.task")
@@ -78,7 +95,7 @@ class Settler:
         if job.context is not None and (reporter := job.context.trail.reporter) is not None:
             reporter.close()
         outcome = job.outcome
-        if isinstance(outcome, Done) and not self._wants_result(job):
+        if isinstance(outcome, Done) and not self.wants_result(job):
             self._io.post(self._ack, job)
             return
         self._open.add(job)
@@ -104,8 +121,12 @@ class Settler:
                 self._park(job, outcome)
             case Ignored():
                 self._io.post(self._ack, job)
+            case Revoked():
+                self._save_revoked(job, outcome)
             case Returned():
                 self._io.post(self._reject, job)
+            case GivenBack():
+                self._io.post(self._nack, job)
             case None:
                 raise AssertionError("a job without outcome reached the settler")
 
@@ -130,22 +151,25 @@ class Settler:
                 unsendable=unsendable,
             )
         except EncodeError as error:
-            named = EncodeError(
-                f"result of task {job.name!r} (id {job.id}): {error}",
-                hint=error.hint or "return plain data, or set ignore_result=True",
-            )
-            self._park(job, Failed(named, "result_unserialisable"))
+            self._park(job, unserialisable(job, str(error), error.hint))
 
     def _send_again(self, job: Job, outcome: Again) -> None:
         call, delivery = job.call, job.delivery
         assert call is not None
         try:
-            message = resend(delivery.message, call, retries=outcome.retries, eta=outcome.eta)
+            message = resend(
+                delivery.message,
+                call,
+                retries=outcome.retries,
+                eta=outcome.eta,
+                # one that only came early keeps what is counted
+                crashes=outcome.crashes if outcome.error is not None else job.crashes,
+            )
         except EncodeError as error:  # a protocol 1 body that cannot be written anew
             self._park(job, Failed(error, "unsendable"))
             return
         address = self._app.sender.delayed(self._app.queue(delivery.queue), outcome.eta)
-        if outcome.error is not None and self._wants_result(job):
+        if outcome.error is not None and self.wants_result(job):
             # a passing state: nobody's ack waits for it, and nobody misses it
             meta = self._meta(job, "RETRY", encode_exception(outcome.error))
             self._save(job, meta, then=_nothing, unsendable=_nothing)
@@ -179,7 +203,8 @@ class Settler:
             traceback=outcome.traceback,
             attempts=job.call.retries + 1 if job.call is not None and job.started else 0,
             host=self._host,
-            now=time.time(),
+            now=wall(),
+            details=outcome.details,
         )
 
         def without_properties(error: Exception) -> None:
@@ -214,7 +239,7 @@ class Settler:
 
     def _save_failure(self, job: Job, outcome: Failed) -> None:
         ack = partial(self._ack, job)
-        if not self._wants_result(job):
+        if not self.wants_result(job):
             ack()
             return
         state = "REVOKED" if outcome.revoked else "FAILURE"
@@ -233,14 +258,24 @@ class Settler:
 
         self._save(job, meta, then=ack, unsendable=shorter)
 
+    def _save_revoked(self, job: Job, outcome: Revoked) -> None:
+        ack = partial(self._ack, job)
+        if not self.wants_result(job):
+            self._io.post(ack)
+            return
+        error = TaskRevoked(f"task {job.name!r} (id {job.id}) was {outcome.why}")
+        meta = self._meta(job, "REVOKED", encode_exception(error))
+        self._save(job, meta, then=ack, unsendable=lambda _: ack())
+
     # -- results ----------------------------------------------------------------------
+
+    def wants_result(self, job: Job) -> bool:
+        """Tell whether what becomes of a job is sent or stored."""
+        return self._backend_of(job) is not None
 
     def _backend_of(self, job: Job) -> Backend | None:
         """Return what keeps the job's outcome; None when nobody wants it."""
         return None if job.call is None else self._app.backend_for(job.call, job.task)
-
-    def _wants_result(self, job: Job) -> bool:
-        return self._backend_of(job) is not None
 
     def _save(self, job: Job, meta: ResultMeta, *, then: Step, unsendable: OnError) -> None:
         backend = self._backend_of(job)
@@ -255,7 +290,7 @@ class Settler:
             status=state,
             result=value,
             traceback=traceback,
-            date_done=None if state == "RETRY" else datetime.now(UTC),
+            date_done=None if state == "RETRY" else datetime.fromtimestamp(wall(), UTC),
             children=() if job.context is None else job.context.trail.children,
             group_id=call.group,
             parent_id=call.parent_id,
@@ -271,6 +306,10 @@ class Settler:
     def _reject(self, job: Job) -> None:
         job.delivery.reject(requeue=True)
         self._close(job, "returned")
+
+    def _nack(self, job: Job) -> None:
+        job.delivery.give_back()
+        self._forget(job, "given_back")
 
     def _give_back(self, job: Job, error: Exception) -> None:
         queue = self._app.queue(job.delivery.queue)
@@ -298,6 +337,17 @@ class Settler:
         self._open.discard(job)
         if not self._open:
             self._idle.set()
+        if job.after is not None:
+            job.after()
+
+
+def unserialisable(job: Job, error: str, hint: str | None) -> Failed:
+    """Return the outcome of a task whose result does not serialise."""
+    named = EncodeError(
+        f"result of task {job.name!r} (id {job.id}): {error}",
+        hint=hint or "return plain data, or set ignore_result=True",
+    )
+    return Failed(named, "result_unserialisable")
 
 
 def emit(job: Job, dead_queue: str | None) -> None:
@@ -313,6 +363,15 @@ def emit(job: Job, dead_queue: str | None) -> None:
         case Again(error=None, delay=delay):
             log.info(
                 "task.early task=%s id=%s: it waits %.1f s in the broker", job.name, job.id, delay
+            )
+        case Again(crashes=crashes) as again if crashes:
+            log.error(
+                "task.crashed task=%s id=%s error=%r: crash %d, it runs again in %.1f s",
+                job.name,
+                job.id,
+                str(again.error),
+                crashes,
+                again.delay,
             )
         case Again() as again:
             log.warning(
@@ -334,6 +393,13 @@ def emit(job: Job, dead_queue: str | None) -> None:
                 if dead_queue
                 else "gone, its queue keeps no dead letters",
                 f"\n{failed.traceback}" if failed.traceback else "",
+            )
+        case Revoked(why=why):
+            log.info(
+                "task.cancelled task=%s id=%s: %s",
+                job.name,
+                job.id,
+                f"{why} after {job.runtime:.3f} s" if job.started else "it does not run",
             )
         case Ignored():
             log.info("task.ignored task=%s id=%s", job.name, job.id)

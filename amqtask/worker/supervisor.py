@@ -1,9 +1,10 @@
 """The process a user starts: it prepares the broker, starts the children and watches them.
 
-    preparing --topology declared--> running --SIGTERM, SIGINT--> stopping --> exit 0
-        |                               |                            `--second signal--> quick
-        `--refused, mismatch--> exit 1  `--a child dies--> another is started, with back-off
-                                           `--none ever gets ready--> exit 1
+    preparing --topology declared--> running --SIGTERM, SIGINT, SIGQUIT--> stopping --> exit 0, 1
+        |                               |  ^                 (see `amqtask.worker.ladder`)
+        |--refused, mismatch--> exit 1  |  `--SIGHUP: every child replaced, one after the other
+        `--no broker for long--> 69     |--none ever gets ready--> stopping --> exit 1
+                                        `--deaf for long--> stopping --> exit 69
 
 Children are spawned, never forked: each has one socketpair of its own to the
 supervisor and shares nothing with the others.
@@ -12,145 +13,134 @@ supervisor and shares nothing with the others.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from amqtask.app import App
-from amqtask.errors import (
-    AccessRefused,
-    AmqtaskError,
-    ChannelClosed,
-    ConfigurationError,
-    TransportError,
-)
-from amqtask.transport import Session
-from amqtask.transport.backoff import Backoff
-from amqtask.transport.declare import declare
+from amqtask.errors import AmqtaskError
+from amqtask.worker.autoscale import scale
+from amqtask.worker.crew import Crew
+from amqtask.worker.ladder import Descent, Ladder, Rung
+from amqtask.worker.notify import Notifier
+from amqtask.worker.prepare import Backlog, declare_topology
+from amqtask.worker.rounds import ROUND, Rounds
+from amqtask.worker.scaling import Scaler
+from amqtask.worker.spawn import ChildProcess
+from amqtask.worker.spec import WorkerSpec
+from amqtask.worker.status import Status
 
 log = logging.getLogger(__name__)
 
-#: Children in a row that may die before they get ready.
-HOPELESS = 5
-#: Seconds a child has to end after it was told to be quick.
-QUICK = 5.0
 
+#: Exit code of a worker that did not consume for too long (EX_UNAVAILABLE of sysexits.h).
+DEAF = 69
+#: Seconds that what runs has to finish, at most, when the worker ends because it is deaf.
+DEAF_WARM = 30.0
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """What a child has to know.
-
-    Attributes:
-        app: ``module:attribute`` to import it from.
-        queues: Names of the queues to consume.
-        path: ``sys.path`` of the supervisor.
-    """
-
-    app: str
-    queues: tuple[str, ...]
-    concurrency: int
-    prefetch: int | None
-    name: str
-    loglevel: str
-    path: list[str] = field(default_factory=lambda: list(sys.path))
-
-
-class _ChildProcess:
-    """One spawned child and the supervisor's end of its socketpair."""
-
-    def __init__(self, spec: WorkerSpec, index: int) -> None:
-        self.index = index
-        self.ready = False
-        self.was_ready = False
-        self.counts: Counter[str] = Counter()
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "amqtask.worker.child"],
-                stdin=theirs.fileno(),
-                close_fds=True,
-            )
-        finally:
-            theirs.close()
-        self._sock = ours
-        self._sock.sendall(json.dumps(asdict(spec)).encode() + b"\n")
-        self.pid = self._process.pid
-
-    async def lines(self) -> Any:
-        """Yield what the child says, until it ends."""
-        reader, writer = await asyncio.open_connection(sock=self._sock)
-        try:
-            while line := await reader.readline():
-                yield json.loads(line)
-        except ConnectionResetError:
-            log.debug("child.reset pid=%d", self.pid)
-        finally:
-            writer.close()
-
-    async def wait(self) -> int:
-        """Wait for its end and return the exit code; negative for a signal."""
-        return await asyncio.to_thread(self._process.wait)
-
-    def say(self, word: str) -> None:
-        """Send a word; a child that is gone does not mind."""
-        try:
-            self._sock.sendall(f"{word}\n".encode())
-        except OSError:
-            log.debug("child.gone pid=%d", self.pid)
-
-    def kill(self) -> None:
-        """End it for certain."""
-        self._process.kill()
+_STEPS = {
+    Rung.WARM: "finishing what runs, giving back the rest; once more to cancel what runs",
+    Rung.CANCEL: "cancelling what runs, it has a moment to clean up",
+    Rung.NOW: "giving back what runs",
+    Rung.KILL: "killing what is left, what it ran is delivered again",
+}
+_WORDS = {
+    Rung.WARM: "worker.stopping",
+    Rung.CANCEL: "worker.cancelling",
+    Rung.NOW: "worker.stopping_now",
+    Rung.KILL: "worker.killing",
+}
 
 
 class Supervisor:
-    """Runs ``processes`` children until a signal says otherwise.
+    """Runs children until a signal says otherwise.
 
     Args:
-        app: The app, imported; used for the topology and the banner only.
+        app: The app, imported; used for the topology and the broker's address only.
         spec: What each child is given.
-        processes: How many children.
+        processes: How many children, to begin with.
+        scaler: Decides how many later on; None keeps that number.
+        deaf_timeout: Seconds without consuming after which it ends; 0 never does.
+        notifier: Who is told how it is, besides the log.
+        spawn: Starts a child of a spec in a place.
     """
 
-    def __init__(self, app: App, spec: WorkerSpec, *, processes: int) -> None:
+    def __init__(
+        self,
+        app: App,
+        spec: WorkerSpec,
+        *,
+        processes: int,
+        scaler: Scaler | None = None,
+        deaf_timeout: float = 0.0,
+        notifier: Notifier | None = None,
+        spawn: Callable[[WorkerSpec, int], ChildProcess] = ChildProcess,
+    ) -> None:
         self._app = app
         self._spec = spec
         self._processes = processes
-        self._children: set[_ChildProcess] = set()
+        self._scaler = scaler
+        self._deaf_timeout = deaf_timeout
+        self._notifier = notifier or Notifier({})
+        self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._signals = 0
-        self._fruitless = 0
+        self._code = 0
+        self._waiting_for = "it starts"
         self._announced = False
-        self.counts: Counter[str] = Counter()
+        self._restarting: asyncio.Task[None] | None = None
+        self._terminal = os.isatty(0)
+        self._crew = Crew(
+            spec, on_change=self._announce, on_hopeless=self._on_hopeless, spawn=spawn
+        )
+        self._rounds = Rounds(self._crew, spec, deaf_timeout=deaf_timeout, on_deaf=self._on_deaf)
+        self._descent: Descent | None = None
 
     async def run(self) -> int:
         """Run until stopped; returns the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        if not await self._prepare():
-            return 0 if self._stopping.is_set() else 1
-        results = await asyncio.gather(*(self._keep(index) for index in range(self._processes)))
-        log.info("worker.stopped counts=%s", dict(self.counts))
-        return max(results)
+        self._listen()
+        background = [asyncio.create_task(self._go_round(), name="amqtask rounds")]
+        try:
+            if not await self._prepare():
+                return self._code
+            self._crew.resize(self._processes)
+            if self._scaler is not None:
+                backlog = Backlog(self._app, self._spec.names)
+                scaling = scale(self._crew, self._spec, self._scaler, backlog)
+                background.append(asyncio.create_task(scaling, name="amqtask scale"))
+            await self._stopping.wait()
+            await self._crew.ended()
+        finally:
+            await self._tidy(background)
+        log.info("worker.stopped counts=%s", dict(self._crew.counts))
+        return self._code or int(self._crew.failed)
+
+    async def _tidy(self, background: list[asyncio.Task[None]]) -> None:
+        self._rounds.close()
+        if self._descent is not None:
+            self._descent.close()
+        if self._restarting is not None:
+            background.append(self._restarting)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
 
     # -- before the first child -------------------------------------------------------
 
     async def _prepare(self) -> bool:
         """Declare the topology once, so that what is wrong with it is said once, at the start."""
-        preparing = asyncio.create_task(self._declare())
+        preparing = asyncio.create_task(
+            declare_topology(self._app, self._spec.names, self._on_waiting)
+        )
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([preparing, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not preparing.done():
             preparing.cancel()
+            with suppress(asyncio.CancelledError, AmqtaskError):
+                await preparing
             return False
         try:
             await preparing
@@ -158,137 +148,171 @@ class Supervisor:
             log.error(
                 "worker.cannot_start error=%s%s", error, f"\n{error.hint}" if error.hint else ""
             )
+            self._code = 1
             return False
-        return True
+        return not self._stopping.is_set()
 
-    async def _declare(self) -> None:
-        backoff = Backoff(first=0.5, cap=5.0)
-        plan = self._app.topology(self._spec.queues)
-        urls = self._app.transport.urls
+    def _on_waiting(self, reason: str) -> None:
+        self._waiting_for = reason
+
+    # -- while it runs ----------------------------------------------------------------
+
+    async def _go_round(self) -> None:
         while True:
-            for url in urls:
-                try:
-                    session = await Session.open(
-                        url,
-                        epoch=0,
-                        name=f"{self._app.name} prepare",
-                        heartbeat=self._app.settings.heartbeat,
-                        timeout=self._app.settings.connect_timeout,
-                    )
-                    try:
-                        await declare(session, plan)
-                    finally:
-                        await session.close()
-                except (AccessRefused, ConfigurationError, ChannelClosed):
-                    raise
-                except TransportError as error:
-                    log.warning("worker.waiting error=%r", str(error))
-                else:
-                    return
-            await asyncio.sleep(backoff.next())
+            await asyncio.sleep(ROUND)
+            now = time.monotonic()
+            try:
+                self._rounds.look(now, time.time())
+            except Exception:  # a round that fails must not end the watch
+                log.exception("worker.round_failed: the next one follows")
+            if self.status().live:
+                self._notifier.alive(now)
+            if not self._announced and not self._stopping.is_set():
+                self._notifier.starting()
+            reap_strangers({child.pid for child in self._crew.children()})
 
-    # -- one place for a child, filled again and again ----------------------------------
-
-    async def _keep(self, index: int) -> int:
-        """Keep a child running in this place; returns the place's exit code."""
-        backoff = Backoff(first=0.2, cap=10.0)
-        while not self._stopping.is_set():
-            child = _ChildProcess(self._spec, index)
-            self._children.add(child)
-            started = time.monotonic()
-            async for said in child.lines():
-                self._on_said(child, said)
-            code = await child.wait()
-            self._children.discard(child)
-            self.counts.update(child.counts)
-            if self._stopping.is_set():
-                return 0 if code == 0 or self._signals > 1 else 1
-            if child.was_ready:
-                self._fruitless = 0
-                if time.monotonic() - started > 10.0:
-                    backoff.reset()
-            elif self._give_up(child, code):
-                return 1
-            wait = backoff.next()
-            log.error(
-                "child.died pid=%d %s: another one starts in %.1f s, what it ran is delivered again",
-                child.pid,
-                _death(code),
-                wait,
+    def status(self) -> Status:
+        """Return how the worker is now, as ``/live`` and ``/ready`` tell it."""
+        now = time.monotonic()
+        # the broker drops a connection after two heartbeats, and with it what such a child runs
+        bound = 2.0 * (self._app.settings.heartbeat or 30)
+        dead: list[str] = []
+        shown: list[dict[str, object]] = []
+        for child in self._crew.children():
+            silence, blocked = self._rounds.silence(child, now), child.beat.blocked
+            if silence > bound:
+                dead.append(f"process {child.index} (pid {child.pid}): silent for {silence:.0f} s")
+            elif blocked > bound:
+                dead.append(
+                    f"process {child.index} (pid {child.pid}): its event loop is blocked for "
+                    f"{blocked:.0f} s"
+                )
+            shown.append(
+                {
+                    "pid": child.pid,
+                    "ready": child.ready,
+                    "running": child.beat.running,
+                    "waiting": child.beat.waiting,
+                    "finished": child.beat.finished,
+                    "rss": child.beat.rss,
+                    "silent": round(silence, 1),
+                }
             )
-            await self._pause(wait)
-        return 0
+        return Status(self._spec.name, tuple(dead), tuple(self._reasons()), tuple(shown))
 
-    def _give_up(self, child: _ChildProcess, code: int) -> bool:
-        self._fruitless += 1
-        if self._fruitless < HOPELESS:
-            return False
-        log.error(
-            "worker.hopeless: %d children in a row died before they consumed (the last, pid %d, %s); "
-            "see their output above",
-            self._fruitless,
-            child.pid,
-            _death(code),
-        )
-        self._stop_children("stop")
-        return True
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-
-    def _on_said(self, child: _ChildProcess, said: dict[str, Any]) -> None:
-        event = said.get("event")
-        if event in ("ready", "waiting"):
-            child.ready = event == "ready"
-            child.was_ready |= child.ready
-            self._announce()
-        elif event == "stopped":
-            child.counts = Counter(said["counts"])
+    def _reasons(self) -> list[str]:
+        if self._stopping.is_set():
+            return ["it stops"]
+        return self._rounds.reasons() if self._crew.size else [self._waiting_for]
 
     def _announce(self) -> None:
-        ready = sum(child.ready for child in self._children)
-        if ready == self._processes and not self._announced:
+        ready, size = self._crew.ready, self._crew.size
+        self._notifier.status(f"{ready} of {size} processes consume")
+        if ready == size and size and not self._announced:
             self._announced = True
             log.info("worker.ready name=%s processes=%d", self._spec.name, ready)
+            self._notifier.ready()
+
+    # -- signals ----------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        add = self._loop.add_signal_handler
+        for number in (signal.SIGTERM, signal.SIGINT):
+            add(number, self._stop, f"signal={number.name}")
+        add(signal.SIGQUIT, self._stop, "signal=SIGQUIT", Rung.NOW)
+        add(signal.SIGHUP, self._on_hangup)
+        add(signal.SIGUSR1, self._on_stacks)
+
+    def _on_hangup(self) -> None:
+        if self._terminal and not os.isatty(0):  # not asked for: the terminal was closed
+            self._stop("signal=SIGHUP")
+        elif self._stopping.is_set() or not self._crew.size:
+            log.info("worker.restart_ignored signal=SIGHUP: it starts or stops just now")
+        elif self._restarting is not None and not self._restarting.done():
+            log.info("worker.restart_ignored signal=SIGHUP: one is under way")
+        else:
+            self._restarting = asyncio.create_task(self._restart(), name="amqtask restart")
+
+    async def _restart(self) -> None:
+        log.info(
+            "worker.restarting signal=SIGHUP processes=%d: one after the other, each stops once "
+            "its successor is ready",
+            self._crew.size,
+        )
+        self._notifier.reloading()
+        replaced = await self._crew.restart()
+        if self._stopping.is_set():
+            return
+        if replaced:
+            log.info("worker.restarted processes=%d", self._crew.size)
+        else:
+            log.error("worker.restart_failed: a new process did not get ready, the old ones go on")
+        self._notifier.ready()
+
+    def _on_stacks(self) -> None:
+        for child in self._crew.children():
+            if child.silent:
+                child.dump()
+            else:
+                child.say(do="stacks")
 
     # -- stopping -------------------------------------------------------------------
 
-    def _on_signal(self, number: int) -> None:
-        self._signals += 1
-        name = signal.Signals(number).name
-        if self._signals == 1:
-            log.info(
-                "worker.stopping signal=%s: finishing what runs, giving back the rest; "
-                "once more to stop at once",
-                name,
+    def _stop(self, why: str, least: Rung = Rung.WARM, warm: float | None = None) -> None:
+        """Go down the ladder, one rung further each time.
+
+        Args:
+            why: What the log names as its cause.
+            least: The rung it goes to at least.
+            warm: Seconds for what runs to finish; None takes what the spec says.
+        """
+        if self._descent is None:
+            spec = self._spec
+            ladder = Ladder(
+                warm=spec.shutdown_timeout if warm is None else warm, cleanup=spec.cleanup_timeout
             )
-            self._stop_children("stop")
-        elif self._signals == 2:
-            log.warning("worker.stopping_now signal=%s: giving back what runs", name)
-            self._stop_children("now")
-            asyncio.get_running_loop().call_later(QUICK, self._kill_children)
-        else:
-            self._kill_children()
-
-    def _stop_children(self, word: str) -> None:
+            self._descent = Descent(ladder, self._crew.children, self._log_rung)
+            self._notifier.stopping()
+        self._why = why
         self._stopping.set()
-        for child in self._children:
-            child.say(word)
+        self._crew.close()
+        self._descent.press(least)
+        self._why = "reason=timeout"
 
-    def _kill_children(self) -> None:
-        for child in self._children:
-            log.warning("child.killed pid=%d: it did not end in time", child.pid)
-            child.kill()
+    def _log_rung(self, rung: Rung) -> None:
+        level = logging.INFO if rung is Rung.WARM else logging.WARNING
+        log.log(level, "%s %s: %s", _WORDS[rung], self._why, _STEPS[rung])
+        self._notifier.status(f"stopping: {rung.name.lower()}")
+
+    def _on_hopeless(self) -> None:
+        self._code = 1
+        if not self._stopping.is_set():
+            self._stop("reason=hopeless")
+
+    def _on_deaf(self, reasons: Sequence[str]) -> None:
+        if self._stopping.is_set():
+            return
+        self._code = DEAF
+        log.error(
+            "worker.deaf seconds=%g reasons=%s: it ends with exit code %d, to be started again",
+            self._deaf_timeout,
+            list(reasons) or [self._waiting_for],
+            DEAF,
+        )
+        warm = self._spec.shutdown_timeout
+        self._stop("reason=deaf", warm=DEAF_WARM if warm is None else min(warm, DEAF_WARM))
 
 
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
+def reap_strangers(ours: set[int]) -> None:
+    """As the first process of a container, collect what others left behind.
+
+    What a killed child had started becomes ours then, and stays a zombie for
+    good if nobody waits for it.
+    """
+    if os.getpid() != 1:
+        return
+    with suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if found.si_pid in ours or found.si_pid == 0:
+                return  # its own watch collects it; others have their turn at the next round
+            os.waitpid(found.si_pid, os.WNOHANG)

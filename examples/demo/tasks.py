@@ -25,6 +25,7 @@ app = App(
     exchange=RUN,
     dead_letter_exchange=f"{RUN}.dead",
     delay_prefix=f"{RUN}.delay",
+    cancel_exchange=f"{RUN}.cancel",
     # variables that set up another app must not lead this one to that app's queues
     environ={name: os.environ[name] for name in ("AMQTASK_BROKER",) if name in os.environ},
 )

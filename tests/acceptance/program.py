@@ -61,8 +61,11 @@ class Program:
         return code
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes it has started."""
-        found: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        """Return the processes it has started; none once it has ended."""
+        try:
+            found: list[psutil.Process] = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
         return found
 
     def kill(self) -> None:
@@ -98,6 +101,7 @@ class Workshop:
             "AMQTASK_EXCHANGE": names.exchange(),
             "AMQTASK_DEAD_LETTER_EXCHANGE": names.exchange("dead"),
             "AMQTASK_DELAY_PREFIX": names.delay_prefix(),
+            "AMQTASK_CANCEL_EXCHANGE": names.cancel_exchange(),
         }
         kept = {key: word for key, word in os.environ.items() if not key.startswith("AMQTASK_")}
         self.environ = kept | self._settings | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}

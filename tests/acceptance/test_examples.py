@@ -51,6 +51,7 @@ class Example:
             "AMQTASK_EXCHANGE": unique["amqtask"],
             "AMQTASK_DEAD_LETTER_EXCHANGE": f"{unique['amqtask']}.dead",
             "AMQTASK_DELAY_PREFIX": delay,
+            "AMQTASK_CANCEL_EXCHANGE": unique["amqtask.cancel"],
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
@@ -107,22 +108,23 @@ MakeExample = Callable[..., Example]
 
 
 @pytest.fixture(scope="module")
-def delay_prefix(rabbitmq: Server) -> Iterator[str]:
+def delay_prefix(any_broker: Server) -> Iterator[str]:
     """Delay levels for all examples: making them takes as long as an example."""
     made = Names()
     yield made.delay_prefix("examples")
-    made.delete(rabbitmq.url)
+    made.delete(any_broker.url)
 
 
 @pytest.fixture
-def example(rabbitmq: Server, names: Names, delay_prefix: str, tmp_path: Path) -> MakeExample:
+def example(any_broker: Server, names: Names, delay_prefix: str, tmp_path: Path) -> MakeExample:
     """Copies an example, given its name and those of its queues."""
 
     def make(name: str, *queues: str) -> Example:
         unique = {queue: names.queue(queue) for queue in queues}
         unique["amqtask"] = names.exchange("amqtask")
         names.exchange("amqtask.dead")
-        return Example(name, tmp_path, rabbitmq.url, unique, delay_prefix)
+        unique["amqtask.cancel"] = names.cancel_exchange("amqtask.cancel")
+        return Example(name, tmp_path, any_broker.url, unique, delay_prefix)
 
     return make
 
@@ -133,6 +135,7 @@ def without_the_run(text: str) -> list[str]:
         (r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+", "TIME PID"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID"),
         (r"runtime=[\d.]+", "runtime=SECONDS"),
+        (r"pid=\d+", "pid=PID"),
         (r"^(amqtask worker) \S+", r"\1 HOST"),
         (r"name=\S+ processes", "name=HOST processes"),
         (r"name='shop (\w+) \S+' url=\S+", r"name='shop \1 HOST' url=URL"),
@@ -215,3 +218,22 @@ def test_celery_interop(example: MakeExample, names: Names) -> None:
     finally:
         celery.process.kill()
         celery.process.wait()
+
+
+def test_testing(tmp_path: Path) -> None:
+    """The tests of the testing example pass, where there is no broker at all."""
+    folder = shutil.copytree(EXAMPLES / "testing", tmp_path / "testing")
+    own = {name: value for name, value in os.environ.items() if "AMQTASK" not in name}
+    own = {name: value for name, value in own.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        cwd=folder,
+        env=own | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "13 passed" in done.stdout

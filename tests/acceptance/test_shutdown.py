@@ -1,4 +1,4 @@
-"""Signals: what runs is finished, what waits is given back, and the exit code says how it went."""
+"""Stopping: what runs is finished, what waits is given back, and the exit code says how it went."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def stubborn():
     write("begun")
     time.sleep(120)
 
+@app.task(name="blocking")
+async def blocking():
+    write("begun")
+    time.sleep(120)
+
 @app.task(name="patient")
 async def patient():
     write("begun")
@@ -77,12 +82,10 @@ def test_one_signal_finishes_what_runs(
 @pytest.mark.parametrize(
     ("task", "left"), [("stubborn", ["begun"]), ("patient", ["begun", "cleaned up"])]
 )
-def test_a_second_signal_gives_back_what_runs(
-    workshop: Workshop, task: str, left: list[str]
-) -> None:
-    """It ends at once; a coroutine may clean up; the next worker gets the task again."""
+def test_a_second_signal_cancels_what_runs(workshop: Workshop, task: str, left: list[str]) -> None:
+    """It ends soon; a coroutine may clean up; the next worker gets the task again."""
     workshop.write(TASKS)
-    worker = workshop.worker()
+    worker = workshop.worker(AMQTASK_CLEANUP_TIMEOUT="1")
     worker.wait_for("worker.ready")
     _send(workshop, f"{task}.delay()")
     eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
@@ -90,10 +93,55 @@ def test_a_second_signal_gives_back_what_runs(
     worker.wait_for("worker.stopping signal=SIGTERM")
     assert worker.stop() == 0
     assert workshop.ledger() == left
-    assert "worker.stopping_now" in worker.output
+    assert "worker.cancelling signal=SIGTERM" in worker.output
     assert "child.killed" not in worker.output
     workshop.worker()
     eventually(lambda: workshop.ledger() == [*left, "begun"], timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("task", "left"), [("stubborn", ["begun"]), ("patient", ["begun", "cleaned up"])]
+)
+def test_a_deadline_goes_down_the_ladder(workshop: Workshop, task: str, left: list[str]) -> None:
+    """One signal, and after --shutdown-timeout what runs is cancelled, then given back."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--shutdown-timeout", "0.5", AMQTASK_CLEANUP_TIMEOUT="1")
+    worker.wait_for("worker.ready")
+    _send(workshop, f"{task}.delay()")
+    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    assert worker.stop() == 0
+    assert workshop.ledger() == left
+    assert "worker.cancelling reason=timeout" in worker.output
+    assert "child.killed" not in worker.output
+    workshop.worker()
+    eventually(lambda: workshop.ledger() == [*left, "begun"], timeout=30)
+
+
+def test_quit_gives_back_at_once(workshop: Workshop) -> None:
+    """SIGQUIT waits for nothing; the next worker gets the task again."""
+    workshop.write(TASKS)
+    worker = workshop.worker()
+    worker.wait_for("worker.ready")
+    _send(workshop, "stubborn.delay()")
+    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    assert worker.stop(signal.SIGQUIT) == 0
+    assert "worker.stopping_now signal=SIGQUIT" in worker.output
+    assert "worker.cancelling" not in worker.output
+    workshop.worker()
+    eventually(lambda: workshop.ledger() == ["begun", "begun"], timeout=30)
+
+
+def test_a_blocked_event_loop_does_not_keep_a_worker(workshop: Workshop) -> None:
+    """A coroutine that blocks its loop hears nothing: its process ends all the same, in time."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--shutdown-timeout", "0.5", AMQTASK_CLEANUP_TIMEOUT="0.5")
+    worker.wait_for("worker.ready")
+    _send(workshop, "blocking.delay()")
+    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    worker.stop()
+    assert worker.children() == []
+    workshop.worker()
+    eventually(lambda: workshop.ledger() == ["begun", "begun"], timeout=30)
 
 
 def test_a_signal_under_load_loses_and_repeats_nothing(workshop: Workshop) -> None:

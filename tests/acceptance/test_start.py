@@ -51,6 +51,12 @@ def test_a_module_that_the_apps_module_lacks(desk: Workshop) -> None:
         (["worker", "--queue", "email"], {}, 2, "--queues"),
         (["worker", "-c", "many"], {}, 2, "'many' is not a valid integer range"),
         (["worker", "-l", "loud"], {}, 2, "'loud' is not one of 'debug', 'info'"),
+        (["worker", "-Q", "email:0"], {}, 2, "like email:8,reports"),
+        (["worker", "--pool", "gevent"], {}, 2, "'gevent' is not one of 'auto', 'process'"),
+        (["worker", "--autoscale", "4,1"], {}, 2, "accepted: the least and the most, like 1,4"),
+        (["worker", "--max-memory-per-child", "much"], {}, 2, "accepted: bytes, or a size"),
+        (["worker", "--time-limit", "0"], {}, 2, "accepted: seconds above 0, or none"),
+        (["worker", "--shutdown-timeout", "soon"], {}, 2, "accepted: seconds of at least 0"),
         (
             ["worker"],
             {"AMQTASK_CONCURRENCY": "0"},
@@ -77,6 +83,29 @@ def test_what_was_said_wrong(desk: Workshop, arguments, environ, code, text) -> 
     ended = desk.run(*arguments, **environ)
     assert ended.returncode == code
     assert text in ended.stderr
+
+
+def test_the_banner_shows_what_was_asked_for(desk: Workshop) -> None:
+    """Whatever is not as by default has its line."""
+    desk.write(TASKS)
+    worker = desk.worker(
+        *("-Q", "email:8,reports", "--autoscale", "2,4", "--pool", "process", "--time-limit", "60"),
+        *("--process-slots", "3"),
+        *("--soft-time-limit", "50", "--max-tasks-per-child", "1000"),
+        *("--max-memory-per-child", "300MB", "--shutdown-timeout", "25"),
+        *("--health-port", "0", "--health-host", "127.0.0.1"),
+    )
+    worker.wait_for("worker.waiting")
+    for line in (
+        "  queues    email (8 slots of its own), reports",
+        "  runs      2 to 4 processes x 11 tasks, each in a process of its own",
+        "  limits    hard 60 s, soft 50 s",
+        "  recycles  after 1000 tasks or above 300 MiB",
+        "  shutdown  after 25 s tasks are cancelled",
+        "  health    http://127.0.0.1:0/live and /ready",
+    ):
+        assert line in worker.lines
+    assert worker.stop() == 0
 
 
 def test_a_queue_the_app_does_not_know(workshop: Workshop, names: Names) -> None:

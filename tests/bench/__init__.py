@@ -5,6 +5,6 @@ the code. So each figure is measured beside a contender that does the same work 
 the same run and in turns, and only their ratio is worth keeping.
 
 `measure` takes turns and sums up, `cases` lists what is compared, `ours` and `bare` are the
-programs that are measured, `report` writes it down. Another library to compare with is one more
-module like `bare`, and one more contender in each case of `cases`.
+programs that are measured, `report` writes it down. `peers` holds the programs of the other
+libraries, which run in an environment of their own, and `rivals` the settings they run with.
 """

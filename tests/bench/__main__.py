@@ -12,8 +12,9 @@ from rich.console import Console
 from amqtask.testing import servers
 from tests.bench.cases import QUICK, Sizes, cases, check_alike
 from tests.bench.measure import Table, measure
+from tests.bench.peers import environment
 from tests.bench.place import ROOT, Place
-from tests.bench.report import Circumstances, is_local, page, show
+from tests.bench.report import Circumstances, idle_of, is_local, page, show, with_idle
 
 PAGE = Path("docs") / "performance.md"
 #: Fewer say nothing about the noise.
@@ -27,7 +28,7 @@ def main() -> None:
     with servers.find_or_start(said.broker) as server, Place.at(server.url) as place:
         place.declare()
         check_alike(place)
-        chosen = cases(place, QUICK if said.quick else Sizes())
+        chosen = cases(place, QUICK if said.quick else Sizes(), rivals=said.rivals)
         if said.only:
             chosen = [case for case in chosen if case.key in said.only.split(",")]
         if not chosen:
@@ -43,11 +44,18 @@ def main() -> None:
             tables.append(measure(case, said.rounds, progress))
             show(console, tables[-1])
         circumstances = Circumstances(
-            server.version, is_local(server.url), said.rounds, (min(loads), max(loads))
+            server.version,
+            is_local(server.url),
+            said.rounds,
+            (min(loads), max(loads)),
+            environment.versions() if said.rivals else {},
         )
     console.print("\n".join(circumstances.lines()), highlight=False)
     if said.write:
-        (ROOT / PAGE).write_text(page(tables, circumstances))
+        written = ROOT / PAGE
+        idle = idle_of(written.read_text()) if written.is_file() else ""
+        text = page(tables, circumstances)
+        written.write_text(with_idle(text, idle) if idle else text)
         console.print(f"wrote {PAGE}")
 
 
@@ -57,6 +65,12 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="little work a reading: to see that it runs"
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
+    parser.add_argument(
+        "--no-rivals",
+        dest="rivals",
+        action="store_false",
+        help="without the other libraries, whose environment takes a minute to make",
+    )
     parser.add_argument(
         "--only", default="", help="cases, with commas: publish, calls, drain, rpc, import, ready"
     )
@@ -70,8 +84,8 @@ def _arguments() -> argparse.Namespace:
     said = parser.parse_args()
     if said.rounds < LEAST_ROUNDS:
         parser.error(f"at least {LEAST_ROUNDS} rounds, or the spread says nothing")
-    if said.write and (said.only or said.quick):
-        parser.error(f"{PAGE} holds all cases in full: --write goes without --only and --quick")
+    if said.write and (said.only or said.quick or not said.rivals):
+        parser.error(f"{PAGE} holds all in full: --write goes without --only, --quick, --no-rivals")
     return said
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from tests.bench.measure import Case, Reading, Run
+from tests.bench.measure import Case, Goal, Reading, Run
 from tests.bench.place import Place
+from tests.bench.rivals import (
+    CELERY,
+    CELERY_PREFORK,
+    CELERY_SAFE,
+    DRAMATIQ,
+    DRAMATIQ_SAFE,
+    TASKIQ,
+    TASKIQ_SAFE,
+    Rival,
+)
 
 #: Threads that publish at once in the case of confirmed calls.
 THREADS = 16
@@ -27,26 +38,39 @@ class Sizes:
         stream: Messages published in a pipeline, or drained.
         calls: Calls confirmed one at a time, over all threads.
         trips: Calls whose result is waited for.
+        flight: Calls under way at once.
     """
 
     stream: int = 30_000
     calls: int = 4_800
     trips: int = 400
+    flight: int = 5_000
+
+    def of(self, rival: Rival) -> int:
+        """Return how many messages of the stream a rival handles: a slow one takes long enough."""
+        return self.stream // (6 if rival.safe else 2)
 
 
-QUICK = Sizes(stream=8_000, calls=1_600, trips=100)
+QUICK = Sizes(stream=8_000, calls=1_600, trips=100, flight=500)
 
 
-def cases(place: Place, sizes: Sizes) -> list[Case]:
-    """Return all cases."""
-    return [
-        _pipelined(place, sizes),
-        _one_by_one(place, sizes),
-        _drain(place, sizes),
-        _round_trips(place, sizes),
+def cases(place: Place, sizes: Sizes, *, rivals: bool = True) -> list[Case]:
+    """Return all cases.
+
+    Args:
+        rivals: False leaves the other libraries out.
+    """
+    made = [
+        _pipelined(place, sizes, rivals),
+        _one_by_one(place, sizes, rivals),
+        _drain(place, sizes, rivals),
+        _round_trips(place, sizes, rivals),
         _imports(place),
         _ready(place),
     ]
+    if rivals:
+        made.insert(4, _in_flight(place, sizes))
+    return made
 
 
 def check_alike(place: Place) -> None:
@@ -72,7 +96,7 @@ def check_alike(place: Place) -> None:
         raise AssertionError(f"the sides publish different messages: {unlike}")
 
 
-def _address(place: Place) -> dict[str, str]:
+def _address(place: Place) -> dict[str, Any]:
     return {"url": place.url, "exchange": place.exchange, "queue": place.queue}
 
 
@@ -85,10 +109,23 @@ def _then_purged(place: Place, name: str, read: Callable[[], Reading]) -> Run:
     return run
 
 
+def _rival_runs(
+    place: Place, chosen: Sequence[Rival], function: str, **arguments: int
+) -> list[Run]:
+    """Return runs of the rivals' clients, each of which leaves an empty queue."""
+
+    def run(rival: Rival) -> Mapping[str, Reading]:
+        reading = rival.read(place, function, **arguments)
+        place.purge_rival(rival.library)
+        return {rival.label: reading}
+
+    return [partial(run, rival) for rival in chosen]
+
+
 # -- publishing -----------------------------------------------------------------
 
 
-def _pipelined(place: Place, sizes: Sizes) -> Case:
+def _pipelined(place: Place, sizes: Sizes, rivals: bool) -> Case:
     ours = partial(place.read, "ours", "pipelined", count=sizes.stream)
     bare = partial(place.read, "bare", "pipelined", **_address(place), count=sizes.stream)
     return Case(
@@ -100,13 +137,22 @@ def _pipelined(place: Place, sizes: Sizes) -> Case:
         [
             _then_purged(place, PIKA, bare),
             _then_purged(place, "amqtask", ours),
+            *(
+                run
+                for rival in (CELERY, CELERY_SAFE, DRAMATIQ, DRAMATIQ_SAFE, TASKIQ)
+                if rivals
+                for run in _rival_runs(place, [rival], "bulk", count=sizes.of(rival))
+            ),
         ],
         PIKA,
-        targets={"amqtask": 15_000},
+        goals=[
+            Goal("amqtask", PIKA, 0.75),
+            *([Goal("amqtask", CELERY.label, 4), Goal("amqtask", CELERY_SAFE.label, 15)] * rivals),
+        ],
     )
 
 
-def _one_by_one(place: Place, sizes: Sizes) -> Case:
+def _one_by_one(place: Place, sizes: Sizes, rivals: bool) -> Case:
     ours = partial(place.read, "ours", "one_by_one", count=sizes.calls, threads=THREADS)
     bare = partial(
         place.read, "bare", "one_by_one", **_address(place), count=sizes.calls, threads=THREADS
@@ -119,15 +165,27 @@ def _one_by_one(place: Place, sizes: Sizes) -> Case:
         [
             _then_purged(place, PIKA, bare),
             _then_purged(place, "amqtask", ours),
+            *(
+                _rival_runs(
+                    place,
+                    (CELERY_SAFE, DRAMATIQ_SAFE),
+                    "one_by_one",
+                    count=sizes.calls,
+                    threads=THREADS,
+                )
+                if rivals
+                else ()
+            ),
         ],
         PIKA,
+        goals=[Goal("amqtask", PIKA, 0.9)],
     )
 
 
 # -- consuming ------------------------------------------------------------------
 
 
-def _drain(place: Place, sizes: Sizes) -> Case:
+def _drain(place: Place, sizes: Sizes, rivals: bool) -> Case:
     coalesced = f"{PIKA}, acks coalesced"
     return Case(
         "drain",
@@ -143,15 +201,28 @@ def _drain(place: Place, sizes: Sizes) -> Case:
             partial(_our_drain, place, sizes, "sync", False, PREFETCH),
             partial(_our_drain, place, sizes, "async", True, None),
             partial(_our_drain, place, sizes, "async", True, PREFETCH),
+            *(
+                partial(rival.drain, place, sizes.of(rival))
+                for rival in (*_PLAIN, TASKIQ, TASKIQ_SAFE)
+                if rivals
+            ),
         ],
         coalesced,
-        targets={
-            f"amqtask, sync, prefetch {PREFETCH}": 10_000,
-            f"amqtask, async, prefetch {PREFETCH}": 10_000,
-            "amqtask, sync, default prefetch": 10_000,
-            "amqtask, async, default prefetch": 10_000,
-        },
+        goals=[
+            Goal(f"amqtask, sync, prefetch {PREFETCH}", coalesced, 0.6),
+            Goal(f"amqtask, async, prefetch {PREFETCH}", coalesced, 0.5),
+            *(
+                Goal(f"amqtask, sync, prefetch {PREFETCH}", rival.label, 3)
+                for rival in _PLAIN
+                if rivals
+            ),
+            *([Goal(f"amqtask, async, prefetch {PREFETCH}", TASKIQ.label, 3)] * rivals),
+        ],
     )
+
+
+#: Those whose tasks are plain functions.
+_PLAIN = (CELERY, CELERY_PREFORK, CELERY_SAFE, DRAMATIQ, DRAMATIQ_SAFE)
 
 
 def _bare_drain(place: Place, sizes: Sizes, name: str, coalesced: bool) -> Mapping[str, Reading]:
@@ -197,7 +268,7 @@ def _between(start: tuple[float, float], end: tuple[float, float], count: int) -
 # -- there and back ---------------------------------------------------------------
 
 
-def _round_trips(place: Place, sizes: Sizes) -> Case:
+def _round_trips(place: Place, sizes: Sizes, rivals: bool) -> Case:
     def bare() -> Mapping[str, Reading]:
         with place.server():
             reading = place.read("bare", "round_trips", **_address(place), count=sizes.trips)
@@ -215,10 +286,36 @@ def _round_trips(place: Place, sizes: Sizes) -> Case:
         "A call and its result over `rpc://`, one at a time",
         f"{sizes.trips:,} times `delay().get()`. Call and answer are confirmed on both sides, so "
         "the broker writes to disk twice; pika's answering process echoes.",
-        [bare, ours],
+        [bare, ours, *([partial(_celery_trips, place, sizes.trips, "round_trips")] * rivals)],
         PIKA,
         unit="ms",
+        goals=[
+            Goal("amqtask", PIKA, 1 / 1.3),
+            *([Goal("amqtask", CELERY.label, 1 / 0.6)] * rivals),
+        ],
     )
+
+
+def _in_flight(place: Place, sizes: Sizes) -> Case:
+    def ours() -> Mapping[str, Reading]:
+        with place.worker(AMQTASK_BACKEND="rpc://"):
+            reading = place.read("ours", "in_flight", count=sizes.flight)
+        place.check_empty()
+        return {"amqtask": reading}
+
+    return Case(
+        "flight",
+        f"{sizes.flight:,} calls and their results over `rpc://`, all under way at once",
+        "All calls are sent, then all results are waited for.",
+        [ours, partial(_celery_trips, place, sizes.flight, "in_flight")],
+        CELERY.label,
+        goals=[Goal("amqtask", CELERY.label, 5)],
+    )
+
+
+def _celery_trips(place: Place, count: int, function: str) -> Mapping[str, Reading]:
+    with CELERY.working(place, results=True):
+        return {CELERY.label: CELERY.read(place, function, count=count)}
 
 
 # -- starting -----------------------------------------------------------------------

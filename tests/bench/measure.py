@@ -45,6 +45,21 @@ Run = Callable[[], Mapping[str, Reading]]
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """How one row is meant to stand beside another.
+
+    Attributes:
+        row: Whose figure it is.
+        beside: The row it is compared with.
+        least: How many times as good it has to be, at least; whatever the unit, 2 is twice as fast.
+    """
+
+    row: str
+    beside: str
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """Contenders that do the same work.
 
@@ -55,7 +70,7 @@ class Case:
         runs: The contenders.
         baseline: Name of the row that the others are compared with.
         unit: What its figures are.
-        targets: What rows are meant to reach, in ``unit``.
+        goals: How rows are meant to stand beside each other.
     """
 
     key: str
@@ -64,7 +79,7 @@ class Case:
     runs: Sequence[Run]
     baseline: str
     unit: Unit = "/s"
-    targets: Mapping[str, float] | None = None
+    goals: Sequence[Goal] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,6 @@ class Row:
             whatever the unit.
         cpu_ratio: How many times the baseline's processor time; below 1 is cheaper. None where
             either has none.
-        target: What it is meant to reach, or None.
     """
 
     name: str
@@ -100,7 +114,19 @@ class Row:
     cpu_us: Spread | None
     ratio: Spread
     cpu_ratio: Spread | None
-    target: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A goal, and the ratio that came out."""
+
+    goal: Goal
+    ratio: Spread
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median round reached it."""
+        return self.ratio.middle >= self.goal.least
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +135,7 @@ class Table:
 
     case: Case
     rows: Sequence[Row]
+    verdicts: Sequence[Verdict] = ()
 
 
 def turns(count: int, rounds: int) -> Iterator[list[int]]:
@@ -135,7 +162,7 @@ def measure(case: Case, rounds: int, progress: Callable[[str], None]) -> Table:
                 value = reading.value(case.unit)
                 progress(f"{case.key} round {number}/{rounds}: {name} {value:,.0f} {case.unit}")
         readings.append(found)
-    return Table(case, summed_up(case, readings))
+    return Table(case, summed_up(case, readings), judged(case, readings))
 
 
 def summed_up(case: Case, rounds: Sequence[Mapping[str, Reading]]) -> list[Row]:
@@ -144,14 +171,24 @@ def summed_up(case: Case, rounds: Sequence[Mapping[str, Reading]]) -> list[Row]:
     return [_row(case, name, rounds) for name in names]
 
 
+def judged(case: Case, rounds: Sequence[Mapping[str, Reading]]) -> list[Verdict]:
+    """Hold the readings of all rounds against the case's goals."""
+    return [
+        Verdict(goal, Spread.of([_times(found[goal.row], found[goal.beside]) for found in rounds]))
+        for goal in case.goals
+    ]
+
+
+def _times(reading: Reading, other: Reading) -> float:
+    """Return how many times as fast a reading is as another."""
+    return other.seconds / other.count / (reading.seconds / reading.count)
+
+
 def _row(case: Case, name: str, rounds: Sequence[Mapping[str, Reading]]) -> Row:
     own = [found[name] for found in rounds]
     base = [found[case.baseline] for found in rounds]
     values = [reading.value(case.unit) for reading in own]
-    ratios = [
-        reading.seconds / reading.count / (other.seconds / other.count)
-        for other, reading in zip(own, base, strict=True)
-    ]
+    ratios = [_times(reading, other) for reading, other in zip(own, base, strict=True)]
     cpu = [used for reading in own if (used := reading.cpu_us) is not None]
     cpu_ratios = [
         used / other_used
@@ -164,5 +201,4 @@ def _row(case: Case, name: str, rounds: Sequence[Mapping[str, Reading]]) -> Row:
         Spread.of(cpu) if cpu else None,
         Spread.of(ratios),
         Spread.of(cpu_ratios) if cpu_ratios else None,
-        (case.targets or {}).get(name),
     )

@@ -79,6 +79,19 @@ def round_trips(count: int) -> dict[str, Any]:
     return {"count": count, "seconds": seconds, "cpu": cpu}
 
 
+def in_flight(count: int) -> dict[str, Any]:
+    """Send all calls, then wait for all results."""
+    echo.delay(0).get(timeout=30)
+    began, used = time.perf_counter(), time.process_time()
+    with app.pipeline():
+        results = [echo.delay(number) for number in range(count)]
+    for number, result in enumerate(results):
+        if result.get(timeout=120) != number:
+            raise AssertionError("the answer belongs to another call")
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
+    return {"count": count, "seconds": seconds, "cpu": cpu}
+
+
 def _warm_up() -> None:
     with app.pipeline():
         for _ in range(WARM_UP):

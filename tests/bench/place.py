@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,15 +45,18 @@ class Place:
         self._names = Names()
         self.queue = self._names.queue("bench")
         self.exchange = self._names.exchange("tasks")
-        self._environment = {
+        #: What programs run with.
+        self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("AMQTASK_")},
             "AMQTASK_BROKER": url,
             "AMQTASK_DEFAULT_QUEUE": self.queue,
             "AMQTASK_EXCHANGE": self.exchange,
             "AMQTASK_DEAD_LETTER_EXCHANGE": self._names.exchange("dead"),
             "AMQTASK_DELAY_PREFIX": self._names.delay_prefix(),
+            "AMQTASK_CANCEL_EXCHANGE": self._names.cancel_exchange(),
             "PYTHONPATH": str(ROOT),
         }
+        self._rivals: dict[str, str] = {}
         parameters = pika.URLParameters(url)
         parameters.heartbeat = 0  # it is idle for longer than any, while others are measured
         self._connection = pika.BlockingConnection(parameters)
@@ -73,17 +76,31 @@ class Place:
 
     # -- programs ---------------------------------------------------------------
 
-    def read(self, module: str, function: str, **arguments: Any) -> Reading:
-        """Run one function of one side in a process of its own, and return what it measured."""
-        command = self._side(module, function, arguments)
-        output = self.run(command, **self._backend(function))
+    def read(
+        self,
+        module: str,
+        function: str,
+        *,
+        python: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Reading:
+        """Run one function of one side in a process of its own, and return what it measured.
+
+        Args:
+            python: The interpreter; this process's by default.
+            environ: More variables.
+            arguments: What the function is called with.
+        """
+        command = self._side(module, function, arguments, python)
+        output = self.run(command, **(environ or {}), **self._backend(function))
         return Reading(**json.loads(output.splitlines()[-1]))
 
     def run(self, command: Sequence[str], **environment: str) -> str:
         """Run a program to its end and return its standard output."""
         done = subprocess.run(
             command,
-            env={**self._environment, **environment},
+            env={**self.environment, **environment},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             timeout=TIMEOUT,
@@ -99,7 +116,7 @@ class Place:
         arguments = {"url": self.url, "queue": self.queue}
         process = subprocess.Popen(
             self._side("bare", "serve", arguments),
-            env=self._environment,
+            env=self.environment,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -135,7 +152,7 @@ class Place:
                 *(sys.executable, "-m", "amqtask", "-A", "tests.bench.tasks:app", "worker"),
                 *("--queues", self.queue, "--processes", "1", "--loglevel", level, *options),
             ],
-            env={**self._environment, **environment},
+            env={**self.environment, **environment},
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -162,12 +179,14 @@ class Place:
             path.unlink()
         return [(float(when), float(used)) for when, used in marks]
 
-    def _side(self, module: str, function: str, arguments: dict[str, Any]) -> list[str]:
+    def _side(
+        self, module: str, function: str, arguments: dict[str, Any], python: Path | None = None
+    ) -> list[str]:
         call = [module, function, json.dumps(arguments)]
-        return [sys.executable, "-m", "tests.bench.side", *call]
+        return [str(python or sys.executable), "-m", "tests.bench.side", *call]
 
     def _backend(self, function: str) -> dict[str, str]:
-        return {"AMQTASK_BACKEND": "rpc://"} if function == "round_trips" else {}
+        return {"AMQTASK_BACKEND": "rpc://"} if function in ("round_trips", "in_flight") else {}
 
     # -- the queue ------------------------------------------------------------------
 
@@ -179,6 +198,19 @@ class Place:
     def purge(self) -> None:
         """Empty the queue."""
         self._channel.queue_purge(self.queue)
+
+    def rival_queue(self, library: str) -> str:
+        """Return the queue of another library; what it makes beside it is deleted, too."""
+        if library not in self._rivals:
+            name = self._rivals[library] = self._names(library)
+            for more in (f"{name}.DQ", f"{name}.XQ"):
+                self._names.also(more)
+            self._names.also_exchange(f"{name}.exchange")
+        return self._rivals[library]
+
+    def purge_rival(self, library: str) -> None:
+        """Empty the queue of another library."""
+        self._channel.queue_purge(self.rival_queue(library))
 
     def depth(self, queue: str) -> int:
         """Return how many messages a queue holds ready."""

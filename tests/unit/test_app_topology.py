@@ -16,7 +16,9 @@ def test_auto_makes_the_delay_levels() -> None:
     """A queue comes with its dead-letter queue and the levels that its delayed calls wait in."""
     queues = {step.name for step in app("auto").topology().steps if isinstance(step, DeclareQueue)}
     levels = {f"amqtask.delay.{level:02d}" for level in range(32)}
-    assert queues == {"email", "email.dead", "amqtask.delay.lost"} | levels
+    assert (
+        queues == {"email", "email.dead", "amqtask.delay.lost", "amqtask.cancel.register"} | levels
+    )
 
 
 @pytest.mark.parametrize("queues", [None, ["email"], ["email", "unlisted"]])

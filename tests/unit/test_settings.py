@@ -347,3 +347,47 @@ def test_passwords_are_never_shown():
 def test_redact_url(url, shown):
     """A password is hidden wherever it stands, odd characters in it included."""
     assert redact_url(url) == shown
+
+
+# -- what a worker goes by ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_memory_per_child", "300MB", 300 * 1024**2),
+        ("max_memory_per_child", "2 gib", 2 * 1024**3),
+        ("max_memory_per_child", "none", None),
+        ("autoscale", "1,4", (1, 4)),
+        ("autoscale", "none", None),
+        ("shutdown_timeout", "0", 0.0),
+        ("shutdown_timeout", "none", None),
+        ("deaf_timeout", "0", 0.0),
+        ("health_port", "0", 0),
+    ],
+)
+def test_a_worker_setting_in_the_environment(name: str, text: str, value: object):
+    """Each in the form that its option has too."""
+    found = Settings.load(environ={f"AMQTASK_{name.upper()}": text})
+    assert getattr(found, name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("max_memory_per_child", "much", "a number of bytes, or a size like 300MB"),
+        ("max_memory_per_child", 0, "a number of bytes, or a size like 300MB"),
+        ("max_memory_per_child", True, "a number of bytes, or a size like 300MB"),
+        ("autoscale", "4,1", "the least and the most, like 1,4"),
+        ("autoscale", (1, 2, 3), "the least and the most, like 1,4"),
+        ("autoscale", (0, 2), "the least and the most, like 1,4"),
+        ("autoscale", (True, 2), "the least and the most, like 1,4"),
+        ("autoscale", (1.0, 2), "the least and the most, like 1,4"),
+        ("shutdown_timeout", -1, "a number of seconds of at least 0"),
+        ("cleanup_timeout", 0, "a number of seconds above 0"),
+        ("health_port", 70000, "a whole number from 0 to 65535"),
+    ],
+)
+def test_a_worker_setting_that_is_wrong(name: str, value: object, accepted: str):
+    """The refusal says what is accepted."""
+    assert accepted in refusal(values={name: value})

@@ -15,8 +15,8 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 from pika.adapters.blocking_connection import BlockingChannel
 
-from amqtask.broker import Broker
-from tests.contract.broker.differences import EMBEDDED_FOLLOWS, Difference
+from amqtask.testing.servers import Server
+from tests.contract.broker.differences import Difference
 from tests.contract.broker.wire import Wire
 from tests.servers import Names
 
@@ -28,7 +28,7 @@ class ContractBroker:
     """A broker that the suite runs on.
 
     Attributes:
-        name: ``"rabbitmq"``, ``"rabbitmq4"`` or ``"embedded"``.
+        name: ``"embedded"``, ``"rabbitmq"`` or ``"rabbitmq4"``.
         url: Where it is.
         version: The RabbitMQ version whose ways it has.
     """
@@ -42,22 +42,12 @@ class ContractBroker:
         return difference.at(self.version)
 
 
-@pytest.fixture(scope="session")
-def embedded() -> Iterator[str]:
-    """The URL of an embedded broker that runs in a thread of this process."""
-    with Broker().start_in_thread() as broker:
-        yield broker.url
-
-
-@pytest.fixture(scope="session", params=["rabbitmq", "rabbitmq4", "embedded"])
+@pytest.fixture(scope="session", params=["embedded", "rabbitmq", "rabbitmq4"])
 def contract_broker(request: pytest.FixtureRequest) -> ContractBroker:
     """Each broker in turn."""
-    name: str = request.param
-    found = request.getfixturevalue(name)
-    if name == "embedded":
-        return ContractBroker(name, found, EMBEDDED_FOLLOWS)
+    found: Server = request.getfixturevalue(request.param)
     major, minor, *_ = found.version.split(".")
-    return ContractBroker(name, found.url, (int(major), int(minor)))
+    return ContractBroker(found.name, found.url, (int(major), int(minor)))
 
 
 @pytest.fixture

@@ -12,9 +12,6 @@ from tests.contract.broker.wire import Refused
 
 T = TypeVar("T")
 
-#: The RabbitMQ version whose ways the embedded broker follows.
-EMBEDDED_FOLLOWS = (4, 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Difference(Generic[T]):
@@ -107,3 +104,19 @@ SINGLE_ACTIVE_PRIORITY = Difference(
     why="4.0 lets the consumer of the highest priority be the active one of a quorum queue",
 )
 """A quorum queue with a single active consumer heeds consumer priorities."""
+
+CC_AFTER_DEATH: Difference[list[str] | None] = Difference(
+    before=None,
+    after=["cc"],
+    why="the routing keys of a message are kept apart from its headers, which stay as they came",
+    since=(3, 13),
+)
+"""The CC header of a message that was dead-lettered by another key."""
+
+FIRST_FAULT: Difference[tuple[str, str]] = Difference(
+    before=("user_id property", "user_id property"),
+    after=("invalid expiration", "unacceptable_type_in_header"),
+    why="the user is checked once the message is taken apart",
+    since=(3, 13),
+)
+"""What is told of a wrong expiration, CC header and user, and of the last two alone."""

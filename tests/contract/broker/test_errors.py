@@ -291,3 +291,13 @@ def test_methods_without_an_answer(wire, names):
     wire.send(commands.Queue.Delete(queue=queue, nowait=True))
     wire.send(commands.Queue.Declare(queue=queue, passive=True, nowait=True))
     assert wire.refusal().code == 404
+
+
+def test_broken_properties_end_the_connection(wire):
+    """A header table that claims more octets than there are."""
+    flags, length = b"\x20\x00", (100).to_bytes(4)
+    payload = b"\x00\x3c\x00\x00" + bytes(8) + flags + length + b"\x01a"
+    wire.write(PUBLISH + octets(2, 1, payload))
+    refused = wire.refusal()
+    assert (refused.scope, refused.code) == ("connection", 541)
+    assert refused.text.startswith("INTERNAL_ERROR")

@@ -10,6 +10,7 @@ from pamqp import commands, header
 from pamqp.common import FieldTable
 
 from tests.contract.broker.clients import channel_closed, drain, fetch, publish, refusal
+from tests.contract.broker.differences import FIRST_FAULT
 from tests.contract.broker.wire import Refused, Wire
 
 Properties = commands.Basic.Properties
@@ -263,3 +264,26 @@ def test_header_and_body_may_come_late(wire, queue, channel):
     wire.send(header.ContentHeader(0, 0, Properties()))
     wire.expect(commands.Basic.Ack)
     assert drain(channel, queue) == [""]
+
+
+def test_of_several_faults_one_is_told(channel, contract_broker):
+    three, two = contract_broker.expects(FIRST_FAULT)
+    said = {"expiration": "x", "headers": {"CC": "no list"}, "user_id": "somebody"}
+    assert three in refusal(publish, channel, "key", **said).text
+    channel = channel.connection.channel()
+    channel.confirm_delivery()
+    del said["expiration"]
+    assert two in refusal(publish, channel, "key", **said).text
+
+
+def test_nack_says_what_it_says_by_default(wire, names):
+    """Requeue means nothing to a publisher; RabbitMQ leaves it set."""
+    name = names.queue()
+    arguments: FieldTable = {"x-max-length": 0, "x-overflow": "reject-publish"}
+    wire.call(
+        commands.Queue.Declare(queue=name, durable=True, arguments=arguments),
+        commands.Queue.DeclareOk,
+    )
+    confirming(wire).publish(b"x", key=name)
+    nack = wire.expect(commands.Basic.Nack)
+    assert (nack.delivery_tag, nack.requeue) == (1, True)

@@ -14,7 +14,7 @@ import contextlib
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -36,6 +36,8 @@ CAPABILITIES = {
     "connection.blocked": True,
     "authentication_failure_close": True,
 }
+#: Methods that carry a message.
+_CARRIERS = (commands.Basic.Deliver, commands.Basic.GetOk, commands.Basic.Return)
 #: Octets around a frame's payload: type, channel and size before it, the end octet after it.
 FRAME_OVERHEAD = 8
 
@@ -102,6 +104,10 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for ``select``."""
+        return self._socket.fileno()
+
     # -- connecting ---------------------------------------------------------------
 
     def start(self) -> commands.Connection.Start:
@@ -144,6 +150,10 @@ class Wire:
         self.send(commands.Connection.Close(200, "bye", 0, 0), channel=0)
         while not isinstance(self.receive()[1], commands.Connection.CloseOk):
             pass
+        self._socket.close()
+
+    def abandon(self) -> None:
+        """Close the socket at once, as when the process dies."""
         self._socket.close()
 
     # -- sending ------------------------------------------------------------------
@@ -261,6 +271,44 @@ class Wire:
         while sum(map(len, frames)) < head.body_size:
             frames.append(self.expect(body.ContentBody, channel).value)
         return Content(method, head, tuple(frames))
+
+    def arrived(self) -> Iterator[Frame | Content]:
+        """Read once from the socket, and yield what is whole, messages put together."""
+        self._bytes += self.read()
+        while True:
+            frames = self._whole()
+            if not frames:
+                return
+            method, *rest = frames
+            if not rest:
+                yield method
+                continue
+            head, *bodies = rest
+            assert isinstance(head, header.ContentHeader)
+            pieces = [each.value for each in bodies if isinstance(each, body.ContentBody)]
+            yield Content(method, head, tuple(pieces))
+
+    def _whole(self) -> list[Frame]:
+        """Take the frames of one method out of what was read; none when they are not all there."""
+        frames: list[Frame] = []
+        place, missing = 0, 0
+        while not frames or missing:
+            size = int.from_bytes(self._bytes[place + 3 : place + 7]) + FRAME_OVERHEAD
+            if len(self._bytes) < place + max(size, FRAME_OVERHEAD):
+                return []
+            _, _, value = frame.unmarshal(bytes(self._bytes[place : place + size]))
+            assert not isinstance(value, header.ProtocolHeader)
+            frames.append(value)
+            place += size
+            if isinstance(value, _CARRIERS):
+                # its header, which says how much body follows
+                missing = -1
+            elif isinstance(value, header.ContentHeader):
+                missing = value.body_size
+            elif isinstance(value, body.ContentBody):
+                missing -= len(value.value)
+        del self._bytes[:place]
+        return frames
 
     def refusal(self) -> Refused:
         """Return how the server closed the channel or the connection, and agree to it."""

@@ -14,8 +14,10 @@ from tests.integration.transport.peer import Peer
 from tests.proxy import Proxy, proxied
 from tests.servers import Names
 
-#: For what takes long and is not the broker's doing, or what only this version does.
-RABBITMQ_4 = pytest.mark.parametrize("broker", ["rabbitmq4"], indirect=True)
+#: For what takes long and is not the broker's doing.
+ONE_BROKER = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+#: For what only this version does, and the embedded broker after it.
+RABBITMQ_4 = pytest.mark.parametrize("broker", ["embedded", "rabbitmq4"], indirect=True)
 
 MakeApp = Callable[..., App]
 MakeLink = Callable[..., Link]

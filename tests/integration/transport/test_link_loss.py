@@ -17,7 +17,7 @@ from amqtask.errors import ChannelClosed
 from amqtask.message.model import Message
 from amqtask.transport import Consumer, Publication, Publisher
 from tests.helpers import aeventually, eventually
-from tests.integration.transport.conftest import RABBITMQ_4, MakeApp, MakeLink
+from tests.integration.transport.conftest import ONE_BROKER, RABBITMQ_4, MakeApp, MakeLink
 from tests.integration.transport.peer import Peer
 from tests.integration.transport.taker import Taker
 from tests.proxy import Proxy
@@ -247,7 +247,7 @@ async def test_a_consumer_whose_channel_the_broker_closes(
     assert peer.ready(queue) == 0
 
 
-@RABBITMQ_4
+@ONE_BROKER
 async def test_a_silent_connection_is_noticed(
     make_link: MakeLink, names: Names, peer: Peer, proxy: Proxy
 ) -> None:

@@ -37,9 +37,9 @@ def test_attempts_are_counted_over_five_retries(
     deliveries = []
     submit = Node._submit
 
-    def note(node, job, is_async):
-        deliveries.append(job.delivery.message.headers)
-        submit(node, job, is_async)
+    def note(node, delivery):
+        deliveries.append(delivery.message.headers)
+        submit(node, delivery)
 
     monkeypatch.setattr(Node, "_submit", note)
 

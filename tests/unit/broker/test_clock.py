@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from functools import partial
 
 import pytest
@@ -70,3 +72,35 @@ async def test_rings_by_itself():
     clock.call_later(0.001, rung.set)
     await asyncio.wait_for(rung.wait(), 5)
     clock.stop()
+
+
+def test_the_next_instant_is_known() -> None:
+    """So that whoever drives the clock can go from one to the next; what was cancelled is none."""
+    clock = Clock()
+    assert Clock().due is None
+    first = clock.call_at(clock.now() + 5, lambda: None)
+    second = clock.call_at(clock.now() + 9, lambda: None)
+    assert clock.due == first.when
+    first.cancel()
+    assert clock.due == second.when
+
+
+def test_nobody_sees_time_go_back() -> None:
+    """Another thread that looks, again and again, while the clock is advanced."""
+    clock = Clock()
+    seen: list[float] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.append(clock.now())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(200):
+        for delay in (1.0, 2.0):
+            clock.call_later(delay, lambda: time.sleep(0))
+        clock.advance(10)
+    done.set()
+    looking.join()
+    assert seen == sorted(seen)

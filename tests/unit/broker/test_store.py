@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -120,3 +122,97 @@ async def test_one_broker_at_a_time(tmp_path: Path):
         other = Broker(data=tmp_path)
         with pytest.raises(ConfigurationError, match="cannot be used: database is locked"):
             await other.start(host=None)
+
+
+def _limit(broker: Broker, pages: int) -> None:
+    """Let the database hold so many pages, as a disk does that is full."""
+    store = broker._store
+    assert store is not None
+    assert store._database is not None
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+
+
+async def test_a_full_disk_confirms_nothing_and_is_caught_up_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Publishers get nacks and are blocked; once there is room all is saved, queues included."""
+    monkeypatch.setattr("amqtask.broker.store._AGAIN", 0.01)
+    async with _running(tmp_path) as (broker, client):
+        client.declare("q")
+        client.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
+        client.publish("q", "first", delivery_mode=2)
+        assert await _saved(client) == ["Ack"]
+        _limit(broker, 1)
+        client.declare("late")
+        client.publish("q", "x" * 50_000, delivery_mode=2)
+        client.publish("late", "x" * 50_000, delivery_mode=2)
+        assert await _saved(client) == ["Blocked", "Nack"]
+        reading = [client.transport.reading]
+        assert "publishers get nacks and are blocked" in caplog.text
+        _limit(broker, 10_000)
+        assert await _saved(client) == ["Unblocked"]
+        reading.append(client.transport.reading)
+        assert reading == [False, True]
+        client.publish("late", "last", delivery_mode=2)
+        assert await _saved(client) == ["Ack"]
+    async with _running(tmp_path) as (_, client):
+        assert [len(text) for text in client.texts("q")] == [5, 50_000]
+        assert [len(text) for text in client.texts("late")] == [50_000, 4]
+
+
+async def test_stopped_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """What never got on disk is counted in the log, and nothing else goes wrong."""
+    async with _running(tmp_path) as (broker, client):
+        client.declare("q")
+        client.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
+        client.publish("q", "first", delivery_mode=2)
+        assert await _saved(client) == ["Ack"]
+        _limit(broker, 1)
+        client.publish("q", "x" * 50_000, delivery_mode=2)
+        assert "Nack" in await _saved(client)
+    await asyncio.sleep(0)
+    events = [each.getMessage().split()[0] for each in caplog.records if each.levelname == "ERROR"]
+    assert events == ["broker.not_saved", "broker.lost"]
+    async with _running(tmp_path) as (_, client):
+        assert client.texts("q") == ["first"]
+
+
+async def test_a_damaged_file_is_refused(tmp_path: Path):
+    """Whatever octets are wrong: it says what is wrong and what to do, or starts with what is left."""
+    async with _running(tmp_path) as (_, client):
+        client.declare("q", {"x-queue-type": "quorum"})
+        client.call(
+            commands.Queue.Bind(queue="q", exchange="amq.topic", routing_key="a.#"),
+            commands.Queue.BindOk,
+        )
+        for _ in range(20):
+            client.publish("q", "x" * 300, headers={"h": 1})
+    path = tmp_path / "broker.sqlite3"
+    whole = path.read_bytes()
+    refused: list[ConfigurationError] = []
+    for seed in range(60):
+        rng = random.Random(seed)
+        octets = bytearray(whole[: rng.choice([len(whole), rng.randrange(len(whole))])])
+        for _ in range(rng.choice([1, 5, 500]) if octets else 0):
+            octets[rng.randrange(len(octets))] = rng.randrange(256)
+        path.write_bytes(octets)
+        broker = Broker(data=tmp_path)
+        try:
+            await broker.start(host=None)
+        except ConfigurationError as error:
+            refused.append(error)
+        await broker.stop()
+    assert len(refused) > 10
+    for each in refused:
+        assert "cannot be used: " in str(each)
+        assert each.hint
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path):
+    async with _running(tmp_path):
+        pass
+    database = sqlite3.connect(tmp_path / "broker.sqlite3")
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(ConfigurationError, match="of version 99, and this broker knows 1"):
+        await Broker(data=tmp_path).start(host=None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqtask import Binding, ConfigurationError, DelayTooLong, Exchange, Queue, Unroutable
+from amqtask.clock import telling
 from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
 from tests.unit.desk.recorder import make_app
 
@@ -95,19 +96,19 @@ def test_a_delayed_call_goes_to_the_delay_levels() -> None:
     assert abs(eta.timestamp() - time.time() - 5) < 1
 
 
-def test_the_levels_are_worked_out_when_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_levels_are_worked_out_when_it_is_sent() -> None:
     """What declaring and reconnecting took is not added to the delay; too late means at once."""
     app, sent = make_app("email", delay_prefix="d")
     app.send_task("t", queue="email", countdown=5)
     publication = sent.last
     assert publication.address is not None
     eta = datetime.fromisoformat(publication.message.headers["eta"]).timestamp()
-    monkeypatch.setattr(time, "time", lambda: eta - 0.13)
-    exchange, routing_key = publication.address()
+    with telling(lambda: eta - 0.13):
+        exchange, routing_key = publication.address()
     assert exchange == "d.01"  # three ticks of 50 ms: bits 1 and 0
     assert routing_key.endswith("1.1.email")
-    monkeypatch.setattr(time, "time", lambda: eta + 1)
-    assert publication.address() == ("", "email")
+    with telling(lambda: eta + 1):
+        assert publication.address() == ("", "email")
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,12 @@ def test_docker_is_not_advised_where_there_is_no_compose_file(
 
 @pytest.mark.parametrize(
     ("value", "names"),
-    [("", []), ("redis", ["redis"]), (" rabbitmq4, redis ,", ["rabbitmq4", "redis"])],
+    [
+        ("", []),
+        ("redis", ["redis"]),
+        (" rabbitmq4, redis ,", ["rabbitmq4", "redis"]),
+        ("rabbitmq-cluster", ["rabbitmq-cluster"]),
+    ],
 )
 def test_required_names_come_from_a_comma_list(
     value: str, names: list[str], monkeypatch: pytest.MonkeyPatch

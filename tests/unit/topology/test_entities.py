@@ -65,6 +65,10 @@ def test_longest_names():
             "delivery_limit of queue 'q' is -1 | accepted: a whole number from 0 to 2147483647",
         ),
         (
+            {"consumer_timeout": 0},
+            "consumer_timeout of queue 'q' is 0 | accepted: seconds above 0, up to 315360000",
+        ),
+        (
             {"max_length": 0},
             "max_length of queue 'q' is 0 | accepted: a whole number from 1 to 2147483647",
         ),

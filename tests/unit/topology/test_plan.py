@@ -494,3 +494,11 @@ def test_unknown_refusal():
     assert (error.entity, error.argument) == ("queue 'q'", None)
     assert mismatch("no", BindExchange("a", "b")).entity == "exchange 'a'"
     assert mismatch("no", BindQueue("a", "b")).entity == "queue 'a'"
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_a_consumer_timeout(kind):
+    """In milliseconds, on either type; which RabbitMQ heeds it is not known here."""
+    plan = queue_plan(Queue("q", type=kind, consumer_timeout=7200.5), Settings())
+    (step,) = [s for s in plan.steps if isinstance(s, DeclareQueue) and s.name == "q"]
+    assert step.arguments["x-consumer-timeout"] == 7_200_500

@@ -17,6 +17,7 @@ from pika.spec import Basic, BasicProperties
 from amqtask.errors import ChannelClosed, ConnectionLost, TransportError
 from amqtask.message.model import Message
 from amqtask.transport import BrokerURL, Link, Publication, Session
+from amqtask.transport.deliveries import Sink
 
 URL = BrokerURL.parse("amqp://user:secret@mq.example/")
 
@@ -58,7 +59,7 @@ class FakeChannel:
         self.published: list[tuple[str, str]] = []
         self.on_confirm: Callable[[Any], None] | None = None
         self.prefetch: list[int] = []
-        self.consumers: dict[str, Callable[..., None]] = {}
+        self.consumers: dict[str, Sink] = {}
         self._buffer = b""
 
     @property
@@ -80,13 +81,24 @@ class FakeChannel:
     async def qos(self, prefetch: int) -> None:
         self.prefetch.append(prefetch)
 
-    async def consume(self, queue: str, on_message: Callable[..., None]) -> str:
+    async def consume(
+        self, queue: str, sink: Sink, *, arguments: dict[str, Any] | None = None
+    ) -> str:
+        self.arguments = arguments
         tag = f"{queue}-{len(self.prefetch)}"
-        self.consumers[tag] = on_message
+        self.consumers[tag] = sink
         return tag
 
     async def cancel(self, tag: str) -> None:
         self.consumers.pop(tag, None)
+
+    async def declare_queue(self, name: str, *, passive: bool) -> tuple[str, int, int]:
+        assert passive
+        looks = self.session.looks
+        looked = looks.pop(0) if len(looks) > 1 else looks[0]
+        if isinstance(looked, Exception):
+            raise looked
+        return name, *looked
 
     async def close(self) -> None:
         if self.is_open:
@@ -110,9 +122,8 @@ class FakeChannel:
         )
 
     def deliver(self, body: bytes, tag: int, *, redelivered: bool = False) -> None:
-        (on_message,) = self.consumers.values()
-        method = Basic.Deliver("c", tag, redelivered, "x", "k")
-        on_message(None, method, BasicProperties(message_id="m"), body)
+        (sink,) = self.consumers.values()
+        sink(tag, redelivered, "x", "k", Message(body, message_id="m"))
 
     def cancelled(self) -> None:
         """basic.cancel from the broker."""
@@ -142,6 +153,9 @@ class FakeSession:
     url = URL
 
     def __init__(self, epoch: int = 1) -> None:
+        self.rabbitmq: tuple[int, int] | None = (4, 0)
+        #: Ready messages and consumers, or the error, of each passive declare; the last one stays.
+        self.looks: list[tuple[int, int] | Exception] = [(0, 1)]
         self.epoch = epoch
         self.blocked: str | None = None
         self.on_unblocked: list[Callable[[], None]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amqtask.transport.backoff import Backoff
+from amqtask.transport.backoff import Backoff, Repeats
 
 
 @settings(deadline=None)
@@ -31,3 +31,28 @@ def test_a_success_starts_over() -> None:
         backoff.next()
     backoff.reset()
     assert backoff.next() <= 0.1
+
+
+def test_equal_lines_become_rare() -> None:
+    """An hour of tries, one each second: the first at once, then after ever longer silences."""
+    repeats = Repeats(first=10, cap=600)
+    said = [second for second in range(3600) if repeats.due("down", float(second))]
+    assert said == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030]
+
+
+def test_another_line_is_said_at_once() -> None:
+    """A new reason is news, and does not bring the old one back to mind."""
+    repeats = Repeats()
+    assert repeats.due("down", 0.0)
+    assert repeats.due("wrong password", 1.0)
+    assert not repeats.due("down", 2.0)
+    repeats.reset()
+    assert repeats.due("down", 3.0)
+
+
+def test_texts_are_forgotten() -> None:
+    """An error with a number in it does not fill the memory."""
+    repeats = Repeats()
+    for number in range(1000):
+        assert repeats.due(f"down since {number}", float(number))
+    assert len(repeats._said) <= 16

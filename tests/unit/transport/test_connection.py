@@ -1,12 +1,15 @@
-"""pika's slips while a connection opens, and that they are outcomes like others here."""
+"""pika's slips while a connection opens are outcomes like others here; silence is noticed soon."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
-from amqtask.transport.connection import _Services
+import pytest
+
+from amqtask.transport.connection import Heartbeats, _Services
 from tests.helpers import aeventually
 
 
@@ -25,3 +28,70 @@ async def test_a_peer_that_is_gone_at_once_is_reported() -> None:
     assert isinstance(error, ConnectionResetError)
     assert str(error) == "the connection was reset as soon as it was made"
     assert raised == []
+
+
+class Clockwork:
+    """What a heartbeat checker uses of a connection, with timers that go off when a test says so."""
+
+    def __init__(self) -> None:
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.now = 0.0
+        self.ended: BaseException | None = None
+
+    def _adapter_call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        timer = (self.now + delay, callback)
+        self.timers.append(timer)
+        return timer
+
+    def _adapter_remove_timeout(self, timer: tuple[float, Callable[[], None]]) -> None:
+        self.timers.remove(timer)
+
+    def _send_frame(self, _: object) -> None: ...
+
+    def _terminate_stream(self, error: BaseException) -> None:
+        self.ended = error
+
+    def turn(self) -> None:
+        """Let the next timer go off."""
+        timer = min(self.timers, key=lambda each: each[0])
+        self.timers.remove(timer)
+        self.now = timer[0]
+        timer[1]()
+
+
+def _silence(heartbeat: int, heard_at: float = 0.0) -> float:
+    """Return how long a silence lasts until it ends the connection."""
+    clock = Clockwork()
+    Heartbeats(clock, heartbeat)  # type: ignore[no-untyped-call]
+    last = 0.0
+    while clock.ended is None:
+        clock.turn()
+        if clock.now <= heard_at:
+            clock.bytes_received += 8
+            last = clock.now
+    return clock.now - last
+
+
+@pytest.mark.parametrize("heartbeat", [2, 3, 10, 30, 60, 580])
+def test_a_silent_peer_is_noticed_within_two_heartbeats(heartbeat: int) -> None:
+    """And never within one, for which the broker may be silent."""
+    for heard_at in (0.0, 1.7 * heartbeat, 2.1 * heartbeat):
+        assert 1.5 * heartbeat <= _silence(heartbeat, heard_at) < 2 * heartbeat
+
+
+def test_a_short_heartbeat_leaves_room_for_a_busy_machine() -> None:
+    """With a second, three of them."""
+    assert _silence(1) == 3.0
+
+
+def test_a_process_that_was_stopped_does_not_hang_up() -> None:
+    """A minute without a look is one look, not a minute of silence."""
+    clock = Clockwork()
+    Heartbeats(clock, 4)  # type: ignore[no-untyped-call]
+    clock.now = 60.0
+    clock.timers = [(clock.now, callback) for _, callback in clock.timers]
+    for _ in range(4):
+        clock.turn()
+    assert clock.ended is None

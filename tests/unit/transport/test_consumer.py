@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from amqtask.errors import ConnectionLost, TopologyMismatch
+from amqtask.errors import AccessRefused, ConnectionLost, TopologyMismatch
 from amqtask.transport import Consumer, Delivery, Session
 from tests.helpers import aeventually
 from tests.unit.transport.fakes import FakeChannel, FakeLink, as_fake, as_link
@@ -239,3 +239,77 @@ async def test_stop_before_the_first_connection(link: FakeLink, consumer: Consum
     assert isinstance(consumer.error, ConnectionLost)
     await consumer.close()
     assert link.session is None
+
+
+async def test_a_lost_connection_is_said_by_the_link_alone(
+    link: FakeLink, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker with twenty queues must not say it twenty times; each knows the reason."""
+    await _channel(link, consumer)
+    link.lose()
+    await aeventually(lambda: not consumer.consuming)
+    link.fail(AccessRefused("wrong password"), refused=True)
+    assert str(consumer.error) == "wrong password"
+    await _channel(link, consumer)
+    assert consumer.error is None
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (
+            (
+                "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value "
+                "used: 1800000 ms. This timeout value can be configured, see consumers doc guide to "
+                "learn more"
+            ),
+            "1800",
+        ),
+        ("PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out", "?"),
+    ],
+)
+async def test_a_consumer_timeout_is_explained(
+    link: FakeLink, consumer: Consumer, caplog: pytest.LogCaptureFixture, text: str, seconds: str
+) -> None:
+    """What happened, what the limit is, and what to do; and it consumes again."""
+    channel = await _channel(link, consumer)
+    channel.refuse(406, text)
+    await aeventually(lambda: not consumer.consuming)
+    await _channel(link, consumer)
+    assert f"consumer.timeout queue='email' seconds={seconds}: a delivery was held" in caplog.text
+    assert "Queue(consumer_timeout=...)" in caplog.text
+    assert "consumer.lost" not in caplog.text
+
+
+@pytest.mark.parametrize(("held", "told"), [(0, False), (1, True)])
+async def test_a_cancel_that_may_be_a_consumer_timeout(
+    link: FakeLink, consumer: Consumer, caplog: pytest.LogCaptureFixture, held: int, told: bool
+) -> None:
+    """RabbitMQ 4.3 ends the consumer instead of its channel, and does not say why."""
+    link.connect().rabbitmq = (4, 3)
+    channel = await _channel(link, consumer)
+    for tag in range(1, held + 1):
+        channel.deliver(b"", tag)
+    channel.cancelled()
+    assert ("longer than its consumer timeout" in caplog.text) is told
+    await aeventually(lambda: consumer.consuming)
+
+
+async def test_arguments_fit_the_broker(link: FakeLink) -> None:
+    """They are asked for with each consume, as the next broker may be another version."""
+    consumer = Consumer(
+        as_link(link),
+        "email",
+        prefetch=1,
+        on_delivery=print,
+        arguments=lambda session: {"x-version": session.rabbitmq},
+    )
+    consumer.start()
+    channel = await _channel(link, consumer)
+    assert channel.arguments == {"x-version": (4, 0)}
+    link.lose()
+    link.connect().rabbitmq = (4, 3)
+    channel = await _channel(link, consumer)
+    assert channel.arguments == {"x-version": (4, 3)}
+    await consumer.close()

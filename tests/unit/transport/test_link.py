@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -170,3 +171,26 @@ async def test_close_closes_the_session(make: Callable[..., Link]) -> None:
     await link.close()
     assert not session.is_open
     assert link.session is None
+
+
+async def test_a_long_outage_is_said_once(
+    make: Callable[..., Link], brokers: Brokers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tried again all the time, said again only when there is something new, and at its end."""
+    brokers.answers[ONE] = BrokerUnreachable("nobody there")
+    link = make(ONE)
+    await aeventually(lambda: len(brokers.asked) >= 10)
+    brokers.answers[ONE] = AccessRefused("wrong password")
+    await aeventually(lambda: len(brokers.asked) >= 20)
+    brokers.answers.clear()
+    with caplog.at_level(logging.INFO):
+        await link.up()
+        await aeventually(lambda: "broker.connected" in caplog.text)
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.INFO]
+    assert [line.split(" ", 1)[0] for line in said] == [
+        "broker.unreachable",
+        "broker.unreachable",
+        "broker.connected",
+    ]
+    assert "nobody there" in said[0]
+    assert "wrong password" in said[1]

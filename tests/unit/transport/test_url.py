@@ -172,3 +172,27 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(ConfigurationError, match="names a certificate that does not load: "):
         _parameters(f"amqps://mq.example/?cafile={tmp_path / 'ca.pem'}")
+
+
+@pytest.mark.parametrize(
+    ("url", "vhost", "shown"),
+    [
+        ("memory://", "/", "memory://"),
+        ("memory://Orders", "Orders", "memory://Orders"),
+        ("memory://a%20b/", "a b", "memory://a b"),
+    ],
+)
+def test_the_broker_inside_the_process(url: str, vhost: str, shown: str) -> None:
+    """Its name is a vhost, and stays as it is written; where it listens is not known yet."""
+    parsed = BrokerURL.parse(url)
+    assert (parsed.memory, parsed.vhost, str(parsed)) == (True, vhost, shown)
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://name/vhost", "memory://user:secret@name", "memory://x:5672", "memory://?a=1"]
+)
+def test_the_broker_inside_has_only_a_name(url: str) -> None:
+    """No user, port, path or option; a password is not shown."""
+    with pytest.raises(ConfigurationError, match="has more than a name") as refused:
+        BrokerURL.parse(url)
+    assert "secret" not in str(refused.value)

@@ -26,7 +26,7 @@ from amqtask import (
 )
 from amqtask.policy.retry import RETRY_HEADER
 from amqtask.worker.execute import Executor, Job
-from amqtask.worker.outcome import Again, Done, Failed, Ignored
+from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Revoked, Verdict
 from tests.unit.worker.fakes import delivery
 
 
@@ -246,18 +246,14 @@ def test_in_time(bench: Bench, task):
     assert job.outcome == Done("ran")
 
 
-def test_cancelled_by_a_shutdown(bench: Bench):
-    """A coroutine cancelled because it was given back has no outcome that counts."""
-
-    @bench.app.task(name="t.task")
-    async def waits():
-        job.abandoned = True
-        raise asyncio.CancelledError
-
+def test_a_job_that_was_taken_while_it_ran(bench: Bench, task):
+    """A stop that gave it back has decided its outcome: its own end decides nothing any more."""
     job = Job(delivery())
-    asyncio.run(bench.executor.run_async(job))
-    assert isinstance(job.outcome, Failed)
-    assert job.outcome.reason == "abandoned"
+    task(lambda: bench.executor.claim(job))
+    run = bench.executor.run_async if bench.app.tasks["t.task"].is_async else None
+    asyncio.run(run(job)) if run is not None else bench.executor.run_sync(job)
+    assert job.outcome is None
+    assert bench.settled == []
 
 
 def test_decoding_happens_once(bench: Bench, task):
@@ -310,3 +306,53 @@ def test_no_message_leaves_without_an_outcome(headers, body, kind):
     bench.executor.run_sync(job)
     assert bench.settled == [job]
     assert isinstance(job.outcome, (Done, Failed, Again))
+
+
+# -- what comes between ----------------------------------------------------------------
+
+
+def test_a_check_may_decide_instead(bench: Bench, task):
+    """The first that says something is heard; the code does not run."""
+    task(lambda: pytest.fail("it must not run"))
+    asked: list[str] = []
+
+    def check(name: str, outcome: Outcome | None) -> Callable[[Job], Outcome | None]:
+        def ask(job: Job) -> Outcome | None:
+            asked.append(f"{name} {job.id}")
+            return outcome
+
+        return ask
+
+    bench.executor.checks += [
+        check("first", None),
+        check("second", Revoked("cancelled")),
+        check("third", Ignored()),
+    ]
+    assert bench.run().outcome == Revoked("cancelled")
+    assert asked == ["first A", "second A"]
+
+
+def test_a_job_that_was_asked_to_end_while_it_waited(bench: Bench, task):
+    """It does not begin."""
+    task(lambda: pytest.fail("it must not run"))
+    job = Job(delivery())
+    job.verdict = Verdict.CANCELLED
+    bench.executor.run_sync(job)
+    assert job.outcome == Revoked("cancelled")
+    assert bench.settled == [job]
+
+
+def test_a_job_over_its_hard_limit_is_timed_out_however_it_ends(bench: Bench, task):
+    """Its value comes too late."""
+
+    def late():
+        job.verdict = Verdict.TIMEOUT
+        return 1
+
+    job = Job(delivery(timelimit=[2, None]))
+    task(late)
+    run = bench.executor.run_async if bench.app.tasks["t.task"].is_async else None
+    asyncio.run(run(job)) if run is not None else bench.executor.run_sync(job)
+    assert isinstance(job.outcome, Failed)
+    assert job.outcome.reason == "timeout"
+    assert str(job.outcome.error) == "task 't.task' (id A) ran over its hard limit of 2 s"

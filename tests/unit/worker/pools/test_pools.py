@@ -105,7 +105,7 @@ def test_taking_back_during_a_join():
     eventually(lambda: work.running == 2)
     joining = threading.Thread(target=pool.join)
     joining.start()
-    eventually(lambda: pool._jobs.qsize() == 2)
+    eventually(lambda: pool._tokens.qsize() == 2)
     assert pool.take_back() == []
     work.gate.set()
     joining.join(TIMEOUT)

@@ -1,0 +1,199 @@
+"""A worker inside the test's process.
+
+    made --start--> consuming --stop--> stopped
+
+It is the worker's own `Node`, on an event loop and a thread of its own, so a
+test may block, and tasks run as they do in production: plain ones in threads,
+async ones on a loop that is not the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from amqtask.app import App
+from amqtask.testing.failures import Failure
+from amqtask.worker.node import Node
+
+if TYPE_CHECKING:
+    from amqtask.testing.sandbox import Sandbox
+
+T = TypeVar("T")
+
+#: Seconds in which a worker has to consume, and in which it has to stop.
+PATIENCE = 10.0
+
+
+class Worker:
+    """Runs an app's tasks in this process; made by `Sandbox.worker`.
+
+    Use it in ``with`` or ``async with``, or call `start`; the end of the test
+    stops it anyway.
+
+    Threads: from the test's thread; `arun_until_idle` and ``async with`` from its loop.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, app: App, queues: Sequence[str], concurrency: int | None
+    ) -> None:
+        self.app = app
+        self._sandbox = sandbox
+        self._changed = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._node = Node(
+            app,
+            queues,
+            concurrency=concurrency,
+            name="test-worker",
+            on_change=self._changed.set,
+        )
+        self.queues = tuple(self._node.queues)
+
+    # -- life -----------------------------------------------------------------
+
+    def start(self) -> Worker:
+        """Start it and wait until it consumes; one that runs already is fine.
+
+        Raises:
+            AssertionError: It does not consume.
+        """
+        if self._loop is not None:
+            return self
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._serve, args=(self._loop,), daemon=True, name="amqtask-test-worker"
+        )
+        self._thread.start()
+        self._run(self._node.start())
+        while not self._node.ready:
+            if not self._changed.wait(PATIENCE):
+                raise AssertionError(
+                    f"the worker does not consume {', '.join(self.queues)} after {PATIENCE:g} s; "
+                    "its log says why"
+                )
+            self._changed.clear()
+        return self
+
+    def stop(self) -> None:
+        """Stop it warm: what runs is finished, what waits stays in its queue.
+
+        Raises:
+            AssertionError: A task did not end; the text names it.
+        """
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        try:
+            stuck = asyncio.run_coroutine_threadsafe(self._stop(), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            assert self._thread is not None
+            self._thread.join()
+        if stuck:
+            raise AssertionError(
+                f"the worker did not stop: {stuck} of its tasks still ran after {PATIENCE:g} s"
+            )
+
+    async def _stop(self) -> int:
+        """Return how many tasks did not end."""
+        try:
+            await asyncio.wait_for(self._node.stop(), PATIENCE)
+        except TimeoutError:
+            stuck = self._node.running
+            await self._node.stop_now()
+            return stuck
+        return 0
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
+
+    def __enter__(self) -> Worker:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Worker:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # -- what a test does with it ---------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and not stopped."""
+        return self._loop is not None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Calls settled so far, by how they ended: ``done``, ``again``, ``failed``."""
+        return self._node.counts
+
+    def run_until_idle(self, timeout: float = PATIENCE) -> None:
+        """Wait until nothing runs, no call waits in a queue, and all results have arrived.
+
+        Delayed calls wait for time, not for the worker: see `Sandbox.advance`, and
+        `drain`.
+
+        Args:
+            timeout: Seconds of real time.
+
+        Raises:
+            BaseException: What a task raised that is not retried, the first of several.
+            AssertionError: It was not idle in time; the text says what still runs.
+        """
+        self._sandbox.run_until_idle(timeout)
+
+    async def arun_until_idle(self, timeout: float = PATIENCE) -> None:
+        """Do as `run_until_idle`, and leave the test's event loop free meanwhile."""
+        await asyncio.to_thread(self._sandbox.run_until_idle, timeout)
+
+    def drain(self, timeout: float = PATIENCE) -> None:
+        """Run until nothing is left at all: time jumps to whatever waits for it.
+
+        Raises:
+            BaseException: As `run_until_idle`.
+            AssertionError: There is always more, as with a task that calls itself.
+        """
+        self._sandbox.drain(timeout)
+
+    async def adrain(self, timeout: float = PATIENCE) -> None:
+        """Do as `drain`, and leave the test's event loop free meanwhile."""
+        await asyncio.to_thread(self._sandbox.drain, timeout)
+
+    def take_failures(self) -> list[Failure]:
+        """Return the failures that the test has not seen yet; they count as seen now."""
+        return self._sandbox.take_failures()

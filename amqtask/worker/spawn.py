@@ -1,0 +1,232 @@
+"""One child process: how it is started, what it says, how it ends.
+
+    starting --ready--> consuming <--> waiting (not every queue is consumed)
+        `----------------+-------------------+--take(rung)--> stopping --> ended
+
+It is spawned, never forked, and has one socketpair to the supervisor; nothing
+else is shared but the run board, which outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from amqtask.worker.board import Board, BoardEntry
+from amqtask.worker.ladder import QUICK, Rung
+from amqtask.worker.lines import MOST, Beat, pack, unpack
+from amqtask.worker.spec import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+_WORDS = {Rung.WARM: "stop", Rung.CANCEL: "cancel", Rung.NOW: "now"}
+
+
+class ChildProcess:
+    """A spawned child and the supervisor's end of its socketpair.
+
+    Args:
+        spec: What it is to run.
+        index: The place it fills.
+
+    Attributes:
+        pid: Its process id.
+        started: `time.monotonic` at its start.
+        ready: Whether it said that it consumes every queue.
+        was_ready: Whether it ever did.
+        rung: How far down the ladder it was told to go.
+        beat: The last one.
+        heard: `time.monotonic` when it last said anything.
+        reasons: Why it does not consume, in its own words.
+        counts: Jobs it settled, by outcome; known once it stopped.
+        gave_up: Why it gives itself up; None while it does not.
+        fate: Why the supervisor killed it; None while it did not.
+        silent: Whether it was reported as silent.
+        ending: `time.monotonic` when it said that it ends at once; None before.
+    """
+
+    def __init__(self, spec: WorkerSpec, index: int) -> None:
+        self.index = index
+        self.started = self.heard = time.monotonic()
+        self.ready = self.was_ready = self.silent = False
+        self.rung = Rung.RUNNING
+        self.beat = Beat()
+        self.reasons: tuple[str, ...] = ("it starts",)
+        self.counts: Counter[str] = Counter()
+        self.gave_up: str | None = None
+        self.fate: str | None = None
+        self.ending: float | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._unsaid: list[bytes] = []
+        self._ended: asyncio.Event = asyncio.Event()
+        self._board = Board.create(spec.board_slots)
+        try:
+            self._process, self._sock = _spawn(spec, self._board.fileno())
+        except OSError:
+            self._board.close()
+            raise
+        self.pid = self._process.pid
+
+    async def watch(self, on_said: Callable[[ChildProcess], None]) -> int:
+        """Follow it to its end; returns the exit code, negative for a signal.
+
+        Args:
+            on_said: Called after each thing it said.
+        """
+        reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=MOST)
+        self._writer.write(b"".join(self._unsaid))
+        reading = asyncio.create_task(self._read(reader, on_said))
+        ended = asyncio.create_task(self._ended.wait())
+        await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
+        # it ended, and somebody it started may hold its end of the line: read what is here
+        await asyncio.wait([reading], timeout=0.1)
+        reading.cancel()
+        ended.cancel()
+        code = await self._end()
+        self._writer.close()
+        return code
+
+    async def _read(
+        self, reader: asyncio.StreamReader, on_said: Callable[[ChildProcess], None]
+    ) -> None:
+        try:
+            while line := await reader.readline():
+                self._hear(unpack(line))
+                on_said(self)
+        except ConnectionError:
+            log.debug("child.reset pid=%d", self.pid)
+        except ValueError as error:
+            log.error("child.unintelligible pid=%d error=%r: it is ended", self.pid, str(error))
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self.heard = time.monotonic()
+        match said.get("event"):
+            case "ready":
+                self.ready = self.was_ready = True
+                self.reasons = ()
+            case "waiting":
+                self.ready = False
+                self.reasons = tuple(map(str, said.get("reasons", ())))
+            case "beat":
+                self.beat = Beat.read(said)
+                if not self.ready and self.beat.reasons:
+                    self.reasons = self.beat.reasons
+            case "stopping":
+                self.ready = False
+                self.rung = max(self.rung, Rung.WARM)
+                self.reasons = ("it stops",)
+            case "giving_up":
+                self.ready = False
+                self.ending = self.heard
+                self.gave_up = str(said.get("reason", "?"))
+                self.reasons = (f"it gives up: {self.gave_up}",)
+            case "stopped":
+                self.ending = self.heard
+                self.counts = Counter(said.get("counts", {}))
+            case other:
+                log.debug("child.unknown_event pid=%d event=%r", self.pid, other)
+
+    async def _end(self) -> int:
+        """Wait for the end of a process whose line is gone; it is killed if it does not come."""
+        pause, deadline = 0.005, time.monotonic() + QUICK
+        while (code := self._process.poll()) is None:
+            if time.monotonic() > deadline and self.fate is None:
+                self.kill("it hung at its end")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.2)
+        return code
+
+    def has_ended(self) -> bool:
+        """Look whether the process is gone; its line may be held open by what it started."""
+        if self._process.poll() is not None:
+            self._ended.set()
+        return self._ended.is_set()
+
+    def say(self, **fields: Any) -> None:
+        """Tell it something; one that is gone does not mind."""
+        if self._writer is None:
+            self._unsaid.append(pack(**fields))
+        elif not self._writer.is_closing():
+            self._writer.write(pack(**fields))
+
+    def take(self, rung: Rung) -> None:
+        """Tell it to go down to this rung of the ladder."""
+        if rung <= self.rung and rung is not Rung.WARM:
+            return
+        self.rung = max(self.rung, rung)
+        if rung is Rung.KILL:
+            self.kill("it did not end in time")
+        else:
+            self.say(do=_WORDS[rung])
+
+    def kill(self, why: str) -> None:
+        """End it for certain."""
+        if self._process.poll() is None:
+            self.fate = why
+            log.warning("child.killed pid=%d: %s", self.pid, why)
+            self._process.kill()
+
+    def dump(self) -> None:
+        """Have a child that answers nothing write the stacks of all its threads."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGUSR1)
+
+    def ran(self) -> list[BoardEntry]:
+        """Return what its run board shows: what runs, or ran when it ended."""
+        return self._board.entries()
+
+    def close(self) -> None:
+        """Let go of the board, once it has ended and been read."""
+        self._board.close()
+
+
+def _spawn(spec: WorkerSpec, board: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the process, and return it with our end of its line."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "amqtask.worker.child"],
+                stdin=theirs.fileno(),
+                close_fds=True,
+                pass_fds=[board],
+                env={**os.environ, **spec.environ},
+            )
+    except OSError:
+        ours.close()
+        raise
+    with contextlib.suppress(OSError):  # one that died at once is found dead by its watch
+        ours.sendall(spec.line(board=board))
+    return process, ours
+
+
+def death(code: int) -> str:
+    """Return how a process ended, for people."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def describe(entries: list[BoardEntry], now: float) -> str:
+    """Return what a board shows, for people.
+
+    Args:
+        entries: Its entries.
+        now: `time.time`.
+    """
+    shown = [f"{entry.task}[{entry.id}] {max(0.0, now - entry.started):.1f}s" for entry in entries]
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return f"{', '.join(shown[:8])}{more}" or "nothing"

@@ -1,0 +1,29 @@
+"""Delays, back-off and expiry, without waiting for them."""
+
+from tasks import remind, sign_up, welcome
+
+from amqtask.testing import Sandbox, Worker
+
+DAY = 24 * 3600
+
+
+def test_the_reminder_comes_after_a_week(amqtask_worker: Worker, amqtask_broker: Sandbox) -> None:
+    sign_up("Ada")
+    amqtask_broker.advance(6 * DAY)
+    amqtask_broker.assert_not_sent(welcome, "customer of order 1")
+    amqtask_broker.advance(1 * DAY + 1)
+    amqtask_broker.assert_sent(welcome, "customer of order 1")
+
+
+def test_drain_lets_everything_happen(amqtask_worker: Worker, amqtask_broker: Sandbox) -> None:
+    start = amqtask_broker.now()
+    sign_up("Ada")
+    amqtask_worker.drain()
+    assert amqtask_worker.counts["done"] == 3
+    assert amqtask_broker.now() - start >= 7 * DAY
+
+
+def test_an_old_reminder_is_not_sent(amqtask_broker: Sandbox) -> None:
+    remind.options(expires=DAY).delay(order=1)
+    amqtask_broker.advance(2 * DAY)
+    assert amqtask_broker.messages("default") == []

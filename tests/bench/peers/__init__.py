@@ -1,0 +1,67 @@
+"""The other libraries, each at its best and in its safe setting.
+
+Their programs run in an environment of their own, which `environment` makes: what they install
+must not weigh on amqtask's figures, nor the other way round. Each module here is both the client
+that is measured (``python -m tests.bench.side peers.celery_side FUNCTION JSON``) and what that
+library's own worker command imports; none imports amqtask.
+
+Where they run, and which setting is asked for, stands in ``BENCH_*`` variables: see `said`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a run was told.
+
+    Attributes:
+        url: The broker.
+        queue: Name of the queue that the tasks go to; nobody else's.
+        safe: Whether each message is confirmed and acked after its task; otherwise the library
+            is as fast as its own settings let it be.
+        results: Whether results are sent back.
+    """
+
+    url: str
+    queue: str
+    safe: bool
+    results: bool
+
+
+def said() -> Said:
+    """Read the variables."""
+    environ = os.environ
+    return Said(
+        environ["BENCH_URL"],
+        environ["BENCH_QUEUE"],
+        environ.get("BENCH_SAFE") == "1",
+        environ.get("BENCH_RESULTS") == "1",
+    )
+
+
+def write_mark(path: str) -> None:
+    """Write the time, and the processor time this process has used, to a file."""
+    unfinished = Path(f"{path}.part")
+    unfinished.write_text(json.dumps([time.monotonic(), time.process_time()]))
+    unfinished.rename(path)
+
+
+def clocked(began: tuple[float, float], count: int) -> dict[str, float]:
+    """Return what was measured since ``began``; see `clock`."""
+    return {
+        "count": count,
+        "seconds": time.perf_counter() - began[0],
+        "cpu": time.process_time() - began[1],
+    }
+
+
+def clock() -> tuple[float, float]:
+    """Return the time, and the processor time used so far."""
+    return time.perf_counter(), time.process_time()

@@ -1,0 +1,114 @@
+"""Celery. Best: no confirms, acked before the run, as it comes. Safe: confirms, acked after it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from celery import Celery
+
+from tests.bench.peers import clock, clocked, said, write_mark
+
+WARM_UP = 200
+_said = said()
+
+app = Celery("bench", broker=_said.url, backend="rpc://" if _said.results else None)
+app.conf.update(
+    task_default_queue=_said.queue,
+    broker_transport_options={"confirm_publish": _said.safe},
+    task_acks_late=_said.safe,
+    task_ignore_result=not _said.results,
+    worker_send_task_events=False,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+)
+
+
+@app.task
+def noop() -> None:
+    """Do nothing."""
+
+
+@app.task
+def echo(value: int) -> int:
+    """Answer."""
+    return value
+
+
+@app.task
+def mark(path: str) -> None:
+    """Write down when the stream of tasks came to here."""
+    write_mark(path)
+
+
+def bulk(count: int) -> dict[str, Any]:
+    """Publish from one thread, on one producer held all the time."""
+    with app.producer_or_acquire() as producer:
+        for _ in range(WARM_UP):
+            noop.apply_async(producer=producer)
+        began = clock()
+        for _ in range(count):
+            noop.apply_async(producer=producer)
+        return clocked(began, count)
+
+
+def one_by_one(count: int, threads: int) -> dict[str, Any]:
+    """Publish from some threads, as ``delay`` does it."""
+    each = count // threads
+    start = threading.Barrier(threads + 1)
+
+    def publish() -> None:
+        noop.delay()
+        start.wait()
+        for _ in range(each):
+            noop.delay()
+
+    workers = [threading.Thread(target=publish) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    start.wait()
+    began = clock()
+    for worker in workers:
+        worker.join()
+    return clocked(began, each * threads)
+
+
+def fill(count: int, marks: list[str], on_loop: bool) -> dict[str, Any]:
+    """Fill the queue with no-op tasks, with marks spread evenly among them."""
+    assert not on_loop, "Celery has no async tasks"
+    gaps = len(marks) - 1
+    began = clock()
+    with app.producer_or_acquire() as producer:
+        mark.apply_async((marks[0],), producer=producer)
+        for path in marks[1:]:
+            for _ in range(count // gaps):
+                noop.apply_async(producer=producer)
+            mark.apply_async((path,), producer=producer)
+    return clocked(began, count)
+
+
+def round_trips(count: int) -> dict[str, Any]:
+    """Call and wait for the result, one after the other."""
+    for number in range(20):
+        echo.delay(number).get(timeout=30)
+    began = clock()
+    for number in range(count):
+        if echo.delay(number).get(timeout=30) != number:
+            raise AssertionError("the answer belongs to another call")
+    return clocked(began, count)
+
+
+def in_flight(count: int) -> dict[str, Any]:
+    """Send all calls, then wait for all results."""
+    echo.delay(0).get(timeout=30)
+    began = clock()
+    results = [echo.delay(number) for number in range(count)]
+    for number, result in enumerate(results):
+        if result.get(timeout=120) != number:
+            raise AssertionError("the answer belongs to another call")
+    return clocked(began, count)
+
+
+def finish() -> None:
+    """Disconnect."""
+    app.close()
