@@ -53,10 +53,11 @@ from amqtask.errors import (
 from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
 from amqtask.progress import Progress
-from amqtask.result import AsyncResult, GroupResult, ResultSet, allow_waiting, as_completed
+from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
+from amqtask.waiting import allow_waiting
 
 __version__ = "0.1.0"
 

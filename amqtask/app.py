@@ -19,7 +19,7 @@ from amqtask.options import CallOptions, Options, options
 from amqtask.pipeline import Pipeline, active_pipeline
 from amqtask.policy.retry import RetryPolicy
 from amqtask.registry import Registry, task_name
-from amqtask.result import AsyncResult, GroupResult, no_waiting_in_tasks, remember
+from amqtask.result import AsyncResult, GroupResult, remember
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
@@ -30,6 +30,7 @@ from amqtask.topology.plan import Plan, queue_plan
 from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
+from amqtask.waiting import no_waiting_in_tasks
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,8 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -30,10 +29,10 @@ from amqtask.errors import (
     MalformedMessage,
     NoBackend,
     ResultTimeout,
-    WaitInTask,
 )
 from amqtask.message.results import ResultMeta, decode_exception
 from amqtask.progress import Progress
+from amqtask.waiting import no_waiting_in_tasks
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -52,42 +51,11 @@ class Home(Protocol):
 
 
 _homes: WeakValueDictionary[str, Home] = WeakValueDictionary()
-_waiting_allowed: ContextVar[bool] = ContextVar("amqtask_waiting_allowed", default=False)
 
 
 def remember(home: Home) -> None:
     """Have handles that come from elsewhere find this app by its name; the newest wins."""
     _homes[home.name] = home
-
-
-@contextmanager
-def allow_waiting() -> Iterator[None]:
-    """Let a task wait for other tasks inside this block.
-
-    Only where those run on other workers: a worker whose slots all wait for tasks that
-    wait in its own queue stands still.
-    """
-    token = _waiting_allowed.set(True)
-    try:
-        yield
-    finally:
-        _waiting_allowed.reset(token)
-
-
-def no_waiting_in_tasks(passed: T) -> T:
-    """Return ``passed``, unless this is a task that may not wait.
-
-    Raises:
-        WaitInTask: It is.
-    """
-    context = _current.get()
-    if context is not None and not _waiting_allowed.get():
-        raise WaitInTask(
-            f"task {context.task!r} (id {context.id}) would wait for another one",
-            hint="its slot is taken meanwhile, and with all slots waiting nothing runs: send what "
-            "follows as a call of its own, or allow it: with amqtask.allow_waiting(): ...",
-        )
-    return passed
 
 
 class AsyncResult(Generic[R]):
