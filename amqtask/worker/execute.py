@@ -203,7 +203,11 @@ class Executor:
     def _checked(self, job: Job) -> Outcome | None:
         if job.verdict is not None:  # while it waited
             return judged(GivenBack(), job.verdict)
-        return next((outcome for check in self.checks if (outcome := check(job))), None)
+        for check in self.checks:
+            outcome = check(job)
+            if outcome is not None:
+                return outcome
+        return None
 
     def _begin(self, job: Job, run: Run) -> Context:
         """Step 3: from here on it runs."""

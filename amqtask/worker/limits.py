@@ -14,7 +14,6 @@ process is given up: whoever runs the node ends it, and starts another.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -113,7 +112,8 @@ class Limits:
     def _hard(self, job: Job) -> None:
         if job.ended:
             return
-        job.verdict = Verdict.TIMEOUT
+        if job.verdict is not Verdict.CANCELLED:
+            job.verdict = Verdict.TIMEOUT
         where = job.run.stack() if job.run is not None and job.kind is not Kind.PROCESS else ""
         log.error(
             "task.hard_limit task=%s id=%s limit=%g: it is ended%s",
@@ -137,14 +137,17 @@ class Limits:
             give_up()
 
     def _give_up(self, job: Job, why: str) -> None:
-        given_up = asyncio.Event()
+        said = False
 
         def go() -> None:
-            if not given_up.is_set():
-                given_up.set()
+            nonlocal said
+            if not said:
+                said = True
                 log.error("node.given_up: %s, and only the end of its process ends it", why)
                 self._on_give_up(why)
 
         job.after = go
         if self._take(job):
             self._io.loop.call_later(SETTLE_TIMEOUT, go)
+        else:
+            job.after = None  # it has just ended by itself

@@ -84,7 +84,7 @@ def unpack(data: bytes) -> tuple[Outcome | Unserialisable, int]:
     try:
         document = JSON.loads(data)
         return _outcome(document), int(document["memory"])
-    except (MalformedMessage, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (MalformedMessage, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"a runner sent what is no outcome: {error!r}") from error
 
 
@@ -96,7 +96,7 @@ def _outcome(document: dict[str, Any]) -> Outcome | Unserialisable:
             return Unserialisable(error, hint)
         case {"again": [delay, eta, retries, error]}:
             cause = None if error is None else _unpacked(error)
-            return Again(delay, datetime.fromtimestamp(eta, UTC), retries, cause)
+            return Again(float(delay), datetime.fromtimestamp(eta, UTC), int(retries), cause)
         case {"failed": [error, str(reason), traceback]}:
             return Failed(_unpacked(error), reason, traceback)
         case {"ignored": True}:

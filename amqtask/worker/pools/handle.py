@@ -37,6 +37,8 @@ END_TIMEOUT = 5.0
 STALLED = 30.0
 #: Seconds that a runner has to write down its stack.
 STACK_TIMEOUT = 0.5
+#: Stands for the exit code of a process whose end somebody else has been told of.
+_UNKNOWN = 1000
 #: Seconds between two looks at a process, where its end cannot be waited for.
 _LOOK = 0.25
 
@@ -61,6 +63,8 @@ class Death:
 
     def __str__(self) -> str:
         how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        if self.signal is None and self.exit_code is None:
+            how = "how is not known, as something else in the worker has waited for its end"
         if self.deaf:
             how = "it closed its connection to the worker and was killed"
         if self.peak_memory is None:
@@ -130,7 +134,10 @@ class Runner:
             RunnerDied: It died.
         """
         self._send(Kind.SPEC, pickle.dumps({**self._spec, "parent": os.getpid()}))
-        kind, payload = self._next(timeout)
+        if not self._await_word(timeout) and not self._ended():
+            self._bury()
+            raise RunnerBroken(f"it was not ready within {timeout:g} s")
+        kind, payload = self._next()
         if kind is Kind.BROKEN:
             self._bury()
             raise RunnerBroken(payload.decode("utf-8", "replace"))
@@ -222,8 +229,8 @@ class Runner:
         except OSError:
             raise RunnerDied(self._bury()) from None
 
-    def _next(self, timeout: float | None = None) -> tuple[Kind, bytes]:
-        if not self._await_word(timeout):
+    def _next(self) -> tuple[Kind, bytes]:
+        if not self._await_word(None):
             raise RunnerDied(self._bury())
         try:
             return frames.receive(self._sock)
@@ -266,7 +273,11 @@ class Runner:
         """Tell whether the process has ended, and leave it to be buried."""
         if self._returncode is not None:
             return True
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # user code has waited for any child, and got ours
+            return True
+        return found is not None
 
     def _bury(self) -> Death:
         """Make sure that it is dead, and return how it died."""
@@ -275,11 +286,8 @@ class Runner:
             self._deaf = not self._await_end(_LOOK)
             with self._lock:
                 _kill_group(self.pid)  # also what it leaves behind
-                _, status, usage = os.wait4(self.pid, 0)
-                self._returncode = self._process.returncode = os.waitstatus_to_exitcode(status)
+                self._returncode = self._process.returncode = self._reap()
                 self._close_stacks()
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            self._peak = peak if peak > self._peak_before else None
             self._sock.close()
             if self._pidfd is not None:
                 os.close(self._pidfd)
@@ -287,11 +295,21 @@ class Runner:
         code = self._returncode
         return Death(
             self._begun,
-            None if code < 0 else code,
+            code if 0 <= code < _UNKNOWN else None,
             signal_name(-code) if code < 0 else None,
             self._peak,
             self._deaf,
         )
+
+    def _reap(self) -> int:
+        """Take its end off the system, and return its exit code, negative for a signal."""
+        try:
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:
+            return _UNKNOWN
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self._peak = peak if peak > self._peak_before else None
+        return os.waitstatus_to_exitcode(status)
 
     def _close_stacks(self) -> None:
         if self._stacks is not None:

@@ -350,3 +350,40 @@ def test_a_queue_of_the_decorator_is_known(desk: tuple[App, Recorder]) -> None:
 
 async def _awaited(awaitable: Awaitable[object]) -> object:
     return await awaitable
+
+
+def test_the_pool_of_a_task() -> None:
+    """Where it runs: any pool that fits the kind of function, or none."""
+    app = App("pools", environ={})
+
+    async def coroutine() -> None: ...
+
+    assert app.task(name="a")(lambda: None).pool is None
+    assert app.task(name="b", pool="thread")(lambda: None).pool == "thread"
+    assert app.task(name="c", pool="loop")(coroutine).pool == "loop"
+    assert app.task(name="d", pool="process")(coroutine).pool == "process"
+
+
+@pytest.mark.parametrize(
+    ("pool", "text", "hint"),
+    [
+        ("loop", "task 't' has pool='loop', but it is a plain function", 'give it pool="thread"'),
+        ("proces", "task 't' has pool='proces', did you mean 'process'?", "there are loop, thread"),
+    ],
+)
+def test_a_pool_that_does_not_fit(pool: Any, text: str, hint: str) -> None:
+    """It is refused at the decorator."""
+    with pytest.raises(ConfigurationError) as caught:
+        App("pools", environ={}).task(name="t", pool=pool)(lambda: None)
+    assert str(caught.value) == text
+    assert hint in str(caught.value.hint)
+
+
+def test_an_async_task_in_a_thread_is_refused() -> None:
+    """A thread has no loop for it."""
+    app = App("pools", environ={})
+
+    async def coroutine() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="but it is an async function"):
+        app.task(name="t", pool="thread")(coroutine)

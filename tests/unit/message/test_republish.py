@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from amqtask.errors import EncodeError
+from amqtask.errors import EncodeError, RemoteError
 from amqtask.message.decoding import decode
 from amqtask.message.encoding import encode
 from amqtask.message.model import Call, Embed, Message
@@ -249,3 +249,23 @@ def test_old_message_that_cannot_be_written_anew():
     message = Message(b'{"task":"t","id":"A","args":[NaN]}', {}, content_type="application/json")
     with pytest.raises(EncodeError, match=r"cannot encode args of task 't': value nan at \[0\]"):
         resend(message, read(message), retries=1, eta=None)
+
+
+def test_a_count_of_deaths_is_sent_only_where_there_is_one():
+    """What came with the message is the broker's or the last worker's word, and not passed on."""
+    came = received(headers={**received().headers, "amqtask-crashes": 2})
+    assert "amqtask-crashes" not in resend(came, CALL, retries=1, eta=None).headers
+    assert resend(came, CALL, retries=0, eta=None, crashes=3).headers["amqtask-crashes"] == 3
+
+
+def test_details_of_a_dead_letter():
+    """They are headers beside the others."""
+    assert parked(received(), details={"amqtask-signal": "SIGBUS"}).headers["amqtask-signal"] == (
+        "SIGBUS"
+    )
+
+
+def test_the_text_of_an_exception_from_elsewhere():
+    """It has its own name in it already; one that has none is shown like any other."""
+    assert exception_text(RemoteError("Odd: why", exc_type="Odd")) == "Odd: why"
+    assert exception_text(RemoteError("why")) == "RemoteError: why"

@@ -280,6 +280,9 @@ def test_nothing_is_imported_or_called(monkeypatch):
     ("name", "cls"),
     [
         ("TaskRevokedError", errors.TaskRevoked),
+        ("TimeLimitExceeded", errors.TimeLimitExceeded),
+        ("SoftTimeLimitExceeded", errors.SoftTimeLimitExceeded),
+        ("WorkerLostError", errors.WorkerLost),
         ("MaxRetriesExceededError", errors.RetriesExhausted),
         ("NotRegistered", errors.UnknownTask),
     ],
@@ -329,3 +332,10 @@ def test_celery_reads_ours_and_we_read_celery():
             assert meta.result == 5
         else:
             assert repr(decode_exception(meta.result)) == "KeyError('k')"
+
+
+@pytest.mark.parametrize("name", ["TimeLimitExceeded", "SoftTimeLimitExceeded", "WorkerLostError"])
+def test_what_celerys_pool_raises(name):
+    """It says that it comes from billiard, which is Celery's as much as its own module is."""
+    theirs = decode_exception(document(name, ["over"], "billiard.exceptions"))
+    assert type(theirs) is type(decode_exception(document(name, ["over"], "celery.exceptions")))

@@ -26,7 +26,7 @@ from amqtask import (
 )
 from amqtask.policy.retry import RETRY_HEADER
 from amqtask.worker.execute import Executor, Job
-from amqtask.worker.outcome import Again, Done, Failed, Ignored
+from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Revoked, Verdict
 from tests.unit.worker.fakes import delivery
 
 
@@ -306,3 +306,53 @@ def test_no_message_leaves_without_an_outcome(headers, body, kind):
     bench.executor.run_sync(job)
     assert bench.settled == [job]
     assert isinstance(job.outcome, (Done, Failed, Again))
+
+
+# -- what comes between ----------------------------------------------------------------
+
+
+def test_a_check_may_decide_instead(bench: Bench, task):
+    """The first that says something is heard; the code does not run."""
+    task(lambda: pytest.fail("it must not run"))
+    asked: list[str] = []
+
+    def check(name: str, outcome: Outcome | None) -> Callable[[Job], Outcome | None]:
+        def ask(job: Job) -> Outcome | None:
+            asked.append(f"{name} {job.id}")
+            return outcome
+
+        return ask
+
+    bench.executor.checks += [
+        check("first", None),
+        check("second", Revoked("cancelled")),
+        check("third", Ignored()),
+    ]
+    assert bench.run().outcome == Revoked("cancelled")
+    assert asked == ["first A", "second A"]
+
+
+def test_a_job_that_was_asked_to_end_while_it_waited(bench: Bench, task):
+    """It does not begin."""
+    task(lambda: pytest.fail("it must not run"))
+    job = Job(delivery())
+    job.verdict = Verdict.CANCELLED
+    bench.executor.run_sync(job)
+    assert job.outcome == Revoked("cancelled")
+    assert bench.settled == [job]
+
+
+def test_a_job_over_its_hard_limit_is_timed_out_however_it_ends(bench: Bench, task):
+    """Its value comes too late."""
+
+    def late():
+        job.verdict = Verdict.TIMEOUT
+        return 1
+
+    job = Job(delivery(timelimit=[2, None]))
+    task(late)
+    run = bench.executor.run_async if bench.app.tasks["t.task"].is_async else None
+    asyncio.run(run(job)) if run is not None else bench.executor.run_sync(job)
+    assert isinstance(job.outcome, Failed)
+    assert job.outcome.reason == "timeout"
+    assert str(job.outcome.error) == "task 't.task' (id A) ran over its hard limit of 2 s"

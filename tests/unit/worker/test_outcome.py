@@ -10,17 +10,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqtask import Ignore, Reject, RetriesExhausted, Retry, RetryPolicy
+from amqtask import (
+    Ignore,
+    Reject,
+    RetriesExhausted,
+    Retry,
+    RetryPolicy,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+    WorkerLost,
+)
 from amqtask.message.model import Call
 from amqtask.worker.outcome import (
     Again,
+    Done,
     Failed,
+    GivenBack,
     Ignored,
     Outcome,
     Returned,
+    Revoked,
+    Verdict,
+    conclude,
+    crashed,
     decide,
     describe,
     early,
+    judged,
 )
 
 NOW = 1_800_000_000.0
@@ -204,3 +220,114 @@ def test_early(seconds, retries):
         assert (again.eta, again.retries, again.error) == (call.eta, retries, None)
     elif seconds < 0.049:
         assert again is None
+
+
+# -- time limits -----------------------------------------------------------------------
+
+
+def concluded(error: BaseException, policy: RetryPolicy = POLICY, soft: float = 5.0) -> Outcome:
+    return conclude(error, CALL, policy, soft, NOW, lambda: 1.0)
+
+
+@pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), TimeLimitExceeded("over")])
+def test_a_time_limit_is_parked_as_such(error):
+    """Under its own reason, when the policy does not retry it."""
+    outcome = concluded(error)
+    assert isinstance(outcome, Failed)
+    assert outcome.reason == "timeout"
+
+
+@pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), TimeLimitExceeded("over")])
+def test_a_time_limit_may_be_retried(error):
+    """It is an error like any other to the policy."""
+    policy = RetryPolicy(on=(type(error),), max_retries=1)
+    assert isinstance(concluded(error, policy), Again)
+
+
+def test_a_soft_limit_says_what_it_is():
+    """Raised from outside it has no text, until it has left the task."""
+    outcome = concluded(SoftTimeLimitExceeded(), soft=2.5)
+    assert isinstance(outcome, Failed)
+    assert str(outcome.error) == "task 't.task' (id A) ran over its soft limit of 2.5 s"
+    own = concluded(SoftTimeLimitExceeded("my own words"))
+    assert isinstance(own, Failed)
+    assert str(own.error) == "my own words"
+
+
+def test_a_soft_limit_out_of_a_task_group():
+    """The group around it is taken off; a group that holds more stays one."""
+    limit = SoftTimeLimitExceeded()
+    nested = BaseExceptionGroup("", [ExceptionGroup("", [limit])])
+    outcome = concluded(nested)
+    assert isinstance(outcome, Failed)
+    assert outcome.error is limit
+    both = ExceptionGroup("", [SoftTimeLimitExceeded(), ValueError()])
+    outcome = concluded(both)
+    assert isinstance(outcome, Failed)
+    assert (outcome.error, outcome.reason) == (both, "failed")
+
+
+# -- what a task was asked to do ---------------------------------------------------------
+
+
+FAILED = Failed(ValueError(), "failed")
+AGAIN = Again(1.0, in_seconds(1), 1, OSError())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "judged_"),
+    [
+        (Done(1), None, Done(1)),
+        (FAILED, None, FAILED),
+        (Done(1), Verdict.CANCELLED, Done(1)),
+        (Ignored(), Verdict.CANCELLED, Ignored()),
+        (FAILED, Verdict.CANCELLED, Revoked("cancelled")),
+        (AGAIN, Verdict.CANCELLED, Revoked("cancelled")),
+        (GivenBack(), Verdict.CANCELLED, Revoked("cancelled")),
+        (Done(1), Verdict.STOPPING, Done(1)),
+        (FAILED, Verdict.STOPPING, GivenBack()),
+        (AGAIN, Verdict.STOPPING, AGAIN),
+    ],
+)
+def test_verdicts(outcome, verdict, judged_):
+    """Whoever ends in good order has ended; a failure is the doing of whoever asked."""
+    assert judged(outcome, verdict) == judged_
+
+
+def test_a_rejection_stands_though_the_worker_stops():
+    """The task has said what it wants."""
+    rejected = Failed(Reject("no"), "rejected")
+    assert judged(rejected, Verdict.STOPPING) is rejected
+
+
+# -- deaths --------------------------------------------------------------------------------
+
+
+def died(crashes: int, limit: int = 3) -> Outcome:
+    error = WorkerLost("it died", signal="SIGSEGV", peak_memory=5_000_000, runtime=1.25)
+    return crashed(error, replace(CALL, retries=2), crashes, limit, now=NOW)
+
+
+def test_a_death_below_the_limit():
+    """It runs again as the same attempt, with its count, after pauses that grow."""
+    first, second = died(1), died(2)
+    assert isinstance(first, Again)
+    assert isinstance(second, Again)
+    assert (first.delay, first.eta, first.retries, first.crashes) == (1, in_seconds(1), 2, 1)
+    assert (second.delay, second.crashes) == (2, 2)
+    far = died(50, limit=100)
+    assert isinstance(far, Again)
+    assert far.delay == 60
+
+
+def test_the_last_death():
+    """It is parked, with what is known and nothing else."""
+    last = died(3)
+    assert isinstance(last, Failed)
+    assert last.reason == "worker_lost"
+    assert last.details == {
+        "amqtask-crashes": 3,
+        "amqtask-signal": "SIGSEGV",
+        "amqtask-peak-memory": 5_000_000,
+        "amqtask-runtime": "1.250",
+    }

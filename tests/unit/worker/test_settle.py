@@ -10,13 +10,22 @@ from typing import Any
 
 import pytest
 
-from amqtask import App, MessageTooLarge, Nacked, PublishTimeout, Queue
+from amqtask import App, MessageTooLarge, Nacked, PublishTimeout, Queue, WorkerLost
 from amqtask.errors import EncodeError
 from amqtask.message.model import Message
 from amqtask.policy.retry import RetryPolicy
 from amqtask.transport import Publication
 from amqtask.worker.execute import Executor, Job
-from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Returned
+from amqtask.worker.outcome import (
+    Again,
+    Done,
+    Failed,
+    GivenBack,
+    Ignored,
+    Outcome,
+    Returned,
+    Revoked,
+)
 from amqtask.worker.settle import Settler
 from tests.unit.worker.fakes import FakeLease, delivery
 
@@ -233,6 +242,61 @@ def test_ignored_and_returned(desk: Desk):
     assert desk.settled == ["ack", "reject True"]
     assert desk.counts == {"ignored": 1, "returned": 1}
     assert desk.transport.sent == []
+
+
+def test_what_a_stop_ended_is_given_back(desk: Desk):
+    """Not as a failure: the broker may not count it."""
+    desk.settle(GivenBack())
+    assert desk.settled == ["nack True"]
+    assert desk.counts == {"given_back": 1}
+
+
+def test_what_was_cancelled(desk: Desk):
+    """The caller is told, and it is not parked: nobody wants it any more."""
+    desk.settle(Revoked("cancelled"))
+    assert desk.settled == []
+    assert desk.backend is not None
+    meta, _, _ = desk.backend.saved[-1]
+    assert (meta.status, meta.result["exc_type"]) == ("REVOKED", "TaskRevokedError")
+    assert meta.result["exc_message"] == ["task 't.task' (id A) was cancelled"]
+    desk.backend.answer()
+    assert desk.settled == ["ack"]
+    assert desk.transport.sent == []
+
+
+def test_a_death_is_counted_in_the_message(desk: Desk):
+    """The next try has the count, and the same number of retries."""
+    desk.settle(Again(1.0, ETA, 2, WorkerLost("it died"), crashes=2), retries=2)
+    message = desk.transport.answer()
+    assert (message.headers["amqtask-crashes"], message.headers["retries"]) == (2, 2)
+    assert desk.settled == ["ack"]
+
+
+@pytest.mark.parametrize(("error", "kept"), [(None, 2), (OSError(), None)])
+def test_what_becomes_of_the_count(desk: Desk, error, kept):
+    """A call that only came early keeps it; an attempt that came to its end clears it."""
+    desk.settle(Again(1.0, ETA, 2, error), **{"amqtask-crashes": 2})
+    assert desk.transport.answer().headers.get("amqtask-crashes") == kept
+
+
+def test_what_is_known_of_a_death_is_parked_with_it(desk: Desk):
+    """In headers of their own."""
+    desk.settle(Failed(WorkerLost("it died"), "worker_lost", details={"amqtask-signal": "SIGBUS"}))
+    message = desk.transport.answer()
+    assert message.headers["amqtask-signal"] == "SIGBUS"
+    assert message.headers["amqtask-reason"] == "worker_lost"
+
+
+def test_who_waits_for_the_settlement_is_told(desk: Desk):
+    """Once it is safe, and not before."""
+    told = []
+    job = Job(delivery(lease=desk.lease))
+    job.after = lambda: told.append(list(desk.settled))
+    job.outcome = Failed(ValueError(), "failed")
+    desk.settler.settle(job)
+    assert told == []
+    desk.transport.answer()
+    assert told == [["ack"]]
 
 
 @pytest.mark.parametrize(
