@@ -255,22 +255,27 @@ def _section(
     contenders: Sequence[Contender], costs: Sequence[Cost], seconds: float, broker: str
 ) -> str:
     head = ["worker", "slots", "processes", "CPU, % of a core", "RSS, MiB", "PSS, MiB"]
-    head += ["PSS of the first, MiB", "PSS of each other, MiB"]
+    head += ["PSS beside Celery", "PSS of the first, MiB", "PSS of each other, MiB"]
+    celery = {
+        each.shape: cost.pss
+        for each, cost in zip(contenders, costs, strict=True)
+        if each.name.startswith("Celery")
+    }
     rows = [head, ["---", "---"] + ["---:"] * (len(head) - 2)]
     for each, cost in zip(contenders, costs, strict=True):
-        sizes = (cost.rss, cost.pss, cost.first, cost.each)
-        rows.append(
-            [each.name, each.shape, str(cost.processes), f"{cost.cpu:.2f}"]
-            + [f"{size / 2**20:.1f}" for size in sizes]
-        )
+        sizes = [f"{size / 2**20:.1f}" for size in (cost.rss, cost.pss, cost.first, cost.each)]
+        sizes.insert(2, f"{cost.pss / celery[each.shape]:.2f}x")
+        rows.append([each.name, each.shape, str(cost.processes), f"{cost.cpu:.2f}", *sizes])
     grid = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"""{IDLE_MARK}
 
 What a worker costs that has nothing to do, beside Celery and Dramatiq with as many slots, all side
 by side on the same broker for the same {seconds:.0f} seconds, after {SETTLE:.0f} seconds to settle.
-The goal for a worker is less than {GOAL} % of a core. RSS counts pages that processes share once
-for each of them; PSS divides them. `python -m tests.bench.idle --write` measures and writes this
-section, after it made an environment for the other two.
+The goals are less than {GOAL} % of a core, and no more memory than Celery. RSS counts pages that
+processes share once for each of them; PSS divides them. What amqtask starts is a supervisor, which
+runs no tasks and is a process more than Celery's pool of threads has.
+`python -m tests.bench.idle --write` measures and writes this section, after it made an environment
+for the other two.
 
 {machine()}; RabbitMQ {broker}.
 

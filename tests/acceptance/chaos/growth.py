@@ -48,12 +48,16 @@ class Growth:
         )
 
 
-def growths(workers: Sequence[Worker]) -> list[Growth]:
-    """Measure every process that lived to the end and long enough; look before they are stopped."""
+def growths(workers: Sequence[Worker], warm_up: float = WARM_UP) -> list[Growth]:
+    """Measure every process that lived to the end and long enough; look before they are stopped.
+
+    Args:
+        warm_up: Seconds of a process's life that do not count.
+    """
     found = []
     for worker in workers:
         for member in worker.alive():
-            growth = _growth(worker.name, member)
+            growth = _growth(worker.name, member, warm_up)
             if growth is not None:
                 found.append(growth)
     return found
@@ -71,9 +75,9 @@ def write_samples(workers: Sequence[Worker], path: Path) -> None:
                     writer.writerow([worker.name, member.role, pid, *row])
 
 
-def _growth(name: str, member: Member) -> Growth | None:
+def _growth(name: str, member: Member, warm_up: float) -> Growth | None:
     samples: list[Sample] = list(member.samples)
-    begin = samples[0].at + WARM_UP
+    begin = samples[0].at + warm_up
     kept = [sample for sample in samples if sample.at >= begin]
     if not kept or kept[-1].at - begin < LEAST:
         return None

@@ -18,7 +18,7 @@ import psutil
 
 from amqtask import App
 from tests.acceptance.chaos.faults import CATALOGUE, HELD, Fault
-from tests.acceptance.chaos.growth import Growth, growths, too_much, write_samples
+from tests.acceptance.chaos.growth import WARM_UP, Growth, growths, too_much, write_samples
 from tests.acceptance.chaos.judge import Evidence, Harm, Verdict, judge
 from tests.acceptance.chaos.load import SHARES, Load
 from tests.acceptance.chaos.site import (
@@ -236,7 +236,7 @@ def soak(at: Brokers, seconds: float, seed: int, say: Say) -> Outcome:
                 harms.append(Harm("soak.cut", since, now, children=pids, room=room, client=True))
                 if cuts % 10 == 0:
                     say(f"soak: {cuts} cuts, {spent:.0f} s; the last one was over in {took:.1f} s")
-        stage.finish(harms, ())
+        stage.finish(harms, (), max(WARM_UP, seconds / 10))
         outcome.title = f"{seconds:.0f} s with {cuts} cuts of every connection"
         for growth in outcome.growths:
             outcome.violations += too_much(growth, SOAK_GROWTH, SOAK_SLACK)
@@ -266,13 +266,13 @@ class _Stage:
             return False
         return time.monotonic() - since > QUIET
 
-    def finish(self, harms: list[Harm], lossy: Collection[str]) -> None:
+    def finish(self, harms: list[Harm], lossy: Collection[str], warm_up: float = WARM_UP) -> None:
         """Drain, stop and judge."""
         where, outcome = self.site, self.outcome
         self._load.stop()
         self._drain(lossy)
         time.sleep(2.0)  # for a look at processes that have nothing to do
-        outcome.growths = growths(where.workers)
+        outcome.growths = growths(where.workers, warm_up)
         write_samples(where.workers, where.folder / "samples.csv")
         outcome.violations += self._stop()
         self._app.close()
