@@ -138,9 +138,6 @@ class Site:
             "AMQTASK_HEARTBEAT": str(HEARTBEAT),
             "AMQTASK_CONNECT_TIMEOUT": str(CONNECT_TIMEOUT),
             "AMQTASK_PUBLISH_TIMEOUT": str(PUBLISH_TIMEOUT),
-            # glibc gives freed memory back to the kernel only below a threshold that it raises
-            # itself: fixed, what still grows is held by somebody
-            "MALLOC_MMAP_THRESHOLD_": "131072",
             "PYTHONPATH": str(ROOT),
             FOLDER: str(ledger),
             EXPENDABLE: self.expendable,
