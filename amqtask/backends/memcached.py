@@ -57,20 +57,22 @@ class MemcachedStore(KeyStore):
                 f"backend {url!r} names no server", hint="write memcached://127.0.0.1:11211"
             )
         self._made: Any = None
+        self._making = threading.Lock()
         #: pymemcache's pool raises when it is empty, instead of waiting
         self.room = threading.BoundedSemaphore(_CONNECTIONS)
 
     @property
     def _client(self) -> Any:
-        if self._made is None:
-            options = {"connect_timeout": 5.0, "timeout": 5.0, "default_noreply": False}
-            if len(self._servers) == 1:
-                self._made = PooledClient(self._servers[0], max_pool_size=_CONNECTIONS, **options)
-            else:
-                self._made = HashClient(
-                    self._servers, use_pooling=True, max_pool_size=_CONNECTIONS, **options
-                )
-        return self._made
+        with self._making:
+            if self._made is None:
+                self._made = self._connect()
+            return self._made
+
+    def _connect(self) -> Any:
+        options = {"connect_timeout": 5.0, "timeout": 5.0, "default_noreply": False}
+        if len(self._servers) == 1:
+            return PooledClient(self._servers[0], max_pool_size=_CONNECTIONS, **options)
+        return HashClient(self._servers, use_pooling=True, max_pool_size=_CONNECTIONS, **options)
 
     def save(self, records: Sequence[Record]) -> None:
         """See `Store.save`: each record replaces what was looked at, and nothing newer."""

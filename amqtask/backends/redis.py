@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from amqtask.backends.base import Can, Found, Listener, Record, whole_seconds
 from amqtask.backends.codec import Codec
@@ -90,13 +91,14 @@ class RedisStore(KeyStore):
         super().__init__(url, settings, codec)
         self._connect = connector(url)
         self._made: Any = None
+        self._making = threading.Lock()
 
     @property
     def _client(self) -> Any:
-        # two threads that come at once may make two; one of them is dropped unused
-        if self._made is None:
-            self._made = self._connect(1)
-        return self._made
+        with self._making:
+            if self._made is None:
+                self._made = self._connect(1)
+            return self._made
 
     # -- records --------------------------------------------------------------------
 
@@ -175,7 +177,8 @@ class RedisStore(KeyStore):
 
     def close(self) -> None:
         """See `Store.close`."""
-        made, self._made = self._made, None
+        with self._making:
+            made, self._made = self._made, None
         if made is not None:
             with _wrapped(self):
                 _close(made)
@@ -355,6 +358,9 @@ def _close(client: Any) -> None:
     if isinstance(client, RedisCluster):
         cluster: Any = client  # redis-py leaves it without annotations
         cluster.disconnect_connection_pools()  # its close() leaves the sockets of nodes open
+    elif isinstance(pool := client.connection_pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:  # nor does close() know of those
+            sentinel.close()
     client.close()
 
 
