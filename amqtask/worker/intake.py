@@ -103,8 +103,6 @@ class Intake:
         """Begin to consume."""
         for consumer in self.consumers:
             consumer.start()
-        if not self._fixed:
-            self._look = asyncio.get_running_loop().call_later(LOOK, self._follow_pace)
 
     async def stop(self) -> None:
         """Take no more deliveries; those here can still be settled."""
@@ -137,12 +135,16 @@ class Intake:
     def _on_delivery(self, pace: list[int], delivery: Delivery) -> None:
         pace[0] += 1
         pace[1] += len(delivery.message.body)
+        if self._look is None and not self._fixed:  # an idle worker has nothing to look at
+            self._look = asyncio.get_running_loop().call_later(LOOK, self._follow_pace)
         self._submit(delivery)
 
     def _follow_pace(self) -> None:
+        again = False
         for consumer in self.consumers:
-            pace = self._pace[consumer.queue]
-            fitting = fitting_prefetch(self._slots[consumer.queue], consumer.prefetch, *pace)
+            pace, slots = self._pace[consumer.queue], self._slots[consumer.queue]
+            fitting = fitting_prefetch(slots, consumer.prefetch, *pace)
+            again = again or bool(pace[0])
             pace[:] = 0, 0
             if fitting != consumer.prefetch and consumer.consuming:
                 log.debug(
@@ -152,4 +154,7 @@ class Intake:
                     fitting,
                 )
                 consumer.set_prefetch(fitting)
-        self._look = asyncio.get_running_loop().call_later(LOOK, self._follow_pace)
+            again = again or consumer.prefetch != slots
+        self._look = (
+            asyncio.get_running_loop().call_later(LOOK, self._follow_pace) if again else None
+        )
