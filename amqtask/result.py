@@ -35,7 +35,6 @@ from amqtask.progress import Progress
 from amqtask.waiting import no_waiting_in_tasks
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 _RAISING = frozenset({"FAILURE", "REVOKED", "RETRY"})
 

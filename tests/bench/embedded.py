@@ -57,7 +57,8 @@ def main() -> None:
         for clients, title in (("frames", "bare frames"), ("bare", "pika")):
             case = Case(
                 clients,
-                f"Publish, confirm, consume, ack with clients of {title}: {said.count:,} messages",
+                f"Publish, confirm, consume, ack with clients of {title}: {said.count:,} messages; "
+                f"{EMBEDDED} is meant to carry {TARGET:,} a second",
                 "",
                 [partial(_run, name, place, clients, said.count) for name, place in places.items()],
                 next(iter(places)),

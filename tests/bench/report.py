@@ -116,7 +116,7 @@ def _cells(row: Row, unit: Unit) -> list[str]:
 def _goals(table: Table) -> list[str]:
     """Say of each goal whether it was reached."""
     return [
-        f"{each.goal.row}, at least {each.goal.least:g} x {each.goal.beside}: "
+        f"{each.goal.row}, at least {each.goal.least:.3g} x {each.goal.beside}: "
         f"{_spread(each.ratio, '.2f', 'x')}, {'reached' if each.reached else 'missed'}"
         for each in table.verdicts
     ]
