@@ -40,6 +40,8 @@ one for "it was not sent", one for "it cannot be sent like this".
         |   `-- BackendUnavailable    it does not answer now; trying again may help
         +-- RemoteError               it failed with an exception this process cannot rebuild
         +-- TaskRevoked               it expired or was cancelled
+        +-- WorkflowFailed            it was to follow a call that failed
+        |   `-- ChordError            it was to get the values of calls of which one failed
         +-- RetriesExhausted          its last retry failed
         +-- SoftTimeLimitExceeded     over its soft time limit; raised in the task itself
         +-- TimeLimitExceeded         over its hard time limit, and ended for it
@@ -49,6 +51,7 @@ one for "it was not sent", one for "it cannot be sent like this".
     +-- Retry                         run this again later
     +-- Reject                        park this, or give it back
     +-- Ignore                        done, without an outcome
+    +-- Replace                       done, another signature runs in its place
     `-- TaskCancelled                 raised in a plain task that is asked to end
 
 The signals derive from BaseException so that ``except Exception`` in a task
@@ -353,6 +356,36 @@ class TaskRevoked(ResultError):
     """The task expired or was cancelled before it ended."""
 
 
+class WorkflowFailed(ResultError):
+    """The call never ran: one that it was to follow failed, which the text names.
+
+    Args:
+        message: What failed, and with what.
+        task_id: Id of the call that failed.
+        task: Its task.
+
+    Attributes:
+        task_id: Id of the call that failed.
+        task: Name of its task.
+    """
+
+    def __init__(
+        self, message: str = "", task_id: str = "", task: str = "", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        # all of it: results carry the arguments of an exception, and build it anew of them
+        self.args = (message, task_id, task) if task_id else (message,)
+        self.task_id = task_id
+        self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ChordError(WorkflowFailed):
+    """The body of a chord never ran: a member of its header failed."""
+
+
 class RetriesExhausted(ResultError):
     """The task asked for a retry after its last one, and gave no exception of its own."""
 
@@ -447,6 +480,18 @@ class Reject(TaskSignal):
 
 class Ignore(TaskSignal):
     """Acknowledge this delivery without storing a result."""
+
+
+class Replace(TaskSignal):
+    """End this run, and have a signature run in its place; raised by `Context.replace`.
+
+    Args:
+        signature: In its JSON form.
+    """
+
+    def __init__(self, signature: dict[str, Any]) -> None:
+        super().__init__("replaced by another signature")
+        self.signature = signature
 
 
 class TaskCancelled(TaskSignal):
