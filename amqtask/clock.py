@@ -26,8 +26,10 @@ def wall() -> float:
 
 
 def awake() -> float:
-    """Return seconds that never go back, and pass also while the process is stopped or the
-    machine sleeps, where the system can tell: what a right that runs out is measured by.
+    """Return seconds that never go back, and also pass while the machine sleeps.
+
+    That is what a right that runs out is measured by. Where the system cannot tell how long
+    it slept, they stand still meanwhile.
     """
     if _BOOT is not None:
         return time.clock_gettime(_BOOT)

@@ -17,11 +17,10 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Literal
 
 from amqtask.errors import AmqtaskError, ConnectionLost
 from amqtask.message.model import Message
-from amqtask.topology.deadletter import NO_DELIVERY_LIMIT
 from amqtask.transport import Link, Session
 from amqtask.transport.backoff import Backoff, Repeats
 from amqtask.transport.publisher import REDECLARE
@@ -33,22 +32,6 @@ log = logging.getLogger(__name__)
 _SPREAD = 0.3
 
 Role = Literal["connecting", "standby", "leading"]
-
-
-def state_arguments(queue_type: str) -> dict[str, Any]:
-    """Return the arguments of the queue that holds a state.
-
-    Args:
-        queue_type: ``quorum`` or ``classic``.
-    """
-    arguments: dict[str, Any] = {
-        "x-queue-type": queue_type,
-        "x-single-active-consumer": True,
-    }
-    if queue_type == "quorum":
-        # each change of leader returns the state once, and it must outlive all of them
-        arguments["x-delivery-limit"] = NO_DELIVERY_LIMIT
-    return arguments
 
 
 class Leader:

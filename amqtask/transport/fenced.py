@@ -111,7 +111,8 @@ class Fenced:
         self._write(channel, batch)
         if self._unconfirmed:
             self._settled = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._settled, channel.closed], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [self._settled, channel.closed]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         self._unconfirmed.clear()
         if channel.closed.done() and any(not publication.done for publication in batch):
             self._judge(batch, channel.closed.result())

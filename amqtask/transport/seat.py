@@ -120,7 +120,8 @@ class Seat:
         active = asyncio.ensure_future(self._active.wait())
         watching = asyncio.ensure_future(Watch(self.queue).until_deaf(self.session, self, _HOLD))
         try:
-            await asyncio.wait([active, watching, self.over], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [active, watching, self.over]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             active.cancel()
             watching.cancel()
@@ -186,11 +187,10 @@ class Seat:
         self._awaited[name] = back
         sent = awake()
         both = asyncio.gather(back, self._post(message))
+        ends: list[asyncio.Future[Any]] = [both, self.over]
         try:
             while True:
-                await asyncio.wait(
-                    [both, self.over], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait(ends, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
                 # an alarm holds up everybody's messages, and is no reason to leave
                 if both.done() or self.over.done() or self.session.blocked is None:
                     break
