@@ -1,5 +1,6 @@
-"""Beat: what is to run at which time, and who sends it.
+"""Beat: sends what is due, once, from any number of processes.
 
-`amqtask.beat.service` is the whole of one beat; `amqtask.beat.leader` decides
-which of several is the one that sends, `amqtask.beat.state` is what it hands on.
+What is due is decided without I/O (`plan`, `agenda`). Which of several beats sends it
+is decided by `leader`, what one hands on to the next is in `state`, and `service` is
+the whole of one beat.
 """

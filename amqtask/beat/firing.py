@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from amqtask.app import App
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the result backend has to say whether a call has ended.
 _LOOK = 5.0
+#: Seconds after which a call of which nothing is known counts as ended, where results are kept
+#: for ever: its message was lost on the way, or is parked.
+_FORGOTTEN = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,14 @@ class Firing:
     Args:
         app: Whose tasks are called.
         seat: The lead; nothing is sent without it.
+        fired: Gives the instant of an entry's last fire.
     """
 
-    def __init__(self, app: App, seat: Seat) -> None:
+    def __init__(
+        self, app: App, seat: Seat, fired: Callable[[str], datetime | None]
+    ) -> None:
         self._app = app
+        self._fired = fired
         self._seat = seat
         self._fenced = Fenced(seat.session)
         self._unread = isinstance(app.backend, RpcBackend | DirectBackend)
@@ -144,16 +152,23 @@ class Firing:
 
     async def _runs(self, fire: Fire) -> bool:
         """Return whether the call of the entry's last fire has not ended, as far as is known."""
-        assert fire.previous is not None
-        result = self._app.result(fire.previous, fire.entry.task)
+        backend = self._app.backend
+        if backend is None or fire.previous is None:
+            return False
+        pending = backend.watch(fire.previous)
         try:
             async with asyncio.timeout(_LOOK):
-                await result.arefresh()
+                await backend.arefresh(pending)
         except TimeoutError:
             raise BackendError(
                 f"the result backend did not say within {_LOOK:g} s whether {fire.previous} runs"
             ) from None
-        return not result.ready()
+        if pending.ready or pending.meta is not None:
+            return not pending.ready
+        # it waits in its queue, or its result has expired, or it never came to an end
+        fired, kept = self._fired(fire.entry.name), self._app.settings.result_expires
+        age = timedelta.max if fired is None else fire.at - fired
+        return age < timedelta(seconds=_FORGOTTEN if kept is None else kept)
 
     async def _cancel(self, ids: Iterable[str | None]) -> None:
         if known := [id_ for id_ in ids if id_ is not None]:
