@@ -12,14 +12,13 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from amqtask.app import App
 from amqtask.backends import DirectBackend, RpcBackend
 from amqtask.beat.plan import Fire
+from amqtask.entries import call_options
 from amqtask.errors import AmqtaskError, BackendError, Blocked, Nacked, PublishError, PublishTimeout
-from amqtask.options import Options, options
-from amqtask.policy.retry import RetryPolicy
+from amqtask.options import Options
 from amqtask.transport import Publication
 from amqtask.transport.fenced import Fenced
 from amqtask.transport.seat import Seat
@@ -59,9 +58,7 @@ class Firing:
         fired: Gives the instant of an entry's last fire.
     """
 
-    def __init__(
-        self, app: App, seat: Seat, fired: Callable[[str], datetime | None]
-    ) -> None:
+    def __init__(self, app: App, seat: Seat, fired: Callable[[str], datetime | None]) -> None:
         self._app = app
         self._fired = fired
         self._seat = seat
@@ -86,13 +83,13 @@ class Firing:
             await self._publish([each for _, publications in made for each in publications])
         sent: list[Fire] = []
         for fire, publications in made:
-            error = next((each.error for each in publications if each.error is not None), None)
-            if error is None:
+            why = next((each.error for each in publications if each.error is not None), None)
+            if why is None:
                 sent.append(fire)
-            elif _passes(error):
-                late.append((fire, error))
+            elif _passes(why):
+                late.append((fire, why))
             else:
-                failed.append((fire, error))
+                failed.append((fire, why))
         return Outcome(tuple(sent), tuple(skipped), tuple(failed), tuple(late))
 
     async def close(self) -> None:
@@ -184,15 +181,9 @@ def _cancels(fire: Fire) -> bool:
 
 
 def _options(fire: Fire) -> Options:
-    entry = fire.entry
-    said: dict[str, Any] = dict(entry.options)
-    if isinstance(said.get("retry"), dict):
-        said["retry"] = RetryPolicy.from_header(said["retry"])
-    said["headers"] = {**(said.get("headers") or {}), **fire.headers()}
-    said["task_id"] = fire.id
-    if entry.expires is not None:
-        said["expires"] = entry.expires
-    return options(said)
+    said = call_options(fire.entry)
+    headers = {**(said.headers or {}), **fire.headers()}
+    return replace(said, headers=headers, task_id=fire.id)
 
 
 def _passes(error: AmqtaskError) -> bool:

@@ -78,7 +78,9 @@ class Leader:
         while True:
             session = await self._link.up()
             try:
-                return await self._stand(session, memory)
+                if (seat := await self._stand(session, memory)) is not None:
+                    return seat
+                memory = None
             except AmqtaskError as error:
                 self._set("connecting", error)
                 wait = self._backoff.next()
@@ -98,7 +100,8 @@ class Leader:
         self._set("connecting", ConnectionLost(why))
         self._gone = True
 
-    async def _stand(self, session: Session, memory: Message | None) -> Seat:
+    async def _stand(self, session: Session, memory: Message | None) -> Seat | None:
+        """Stand in line once; returns the lead, or None to get in line anew."""
         if self._gone:
             # where the queue was deleted, one that is there again at once has deaf consumers on
             # RabbitMQ 3.10 (tried), and beats that come all at once make nothing quicker
@@ -106,15 +109,19 @@ class Leader:
             self._gone = False
         await self._prepare(session)
         seat = await Seat.sit(session, self._queue)
+        leads = False
         try:
             if memory is not None:
                 seat.send(memory)
+            if self.role != "standby":
+                log.info("beat.standby queue=%r: in line for the lead", self._queue)
             self._set("standby", None)
-            log.info("beat.standby queue=%r: in line for the lead", self._queue)
-            await seat.lead()
-        except BaseException:
-            await seat.release()
-            raise
+            leads = await seat.lead()
+        finally:
+            if not leads:
+                await seat.release()
+        if not leads:
+            return None
         self._backoff.reset()
         self._repeats.reset()
         self._set("leading", None)

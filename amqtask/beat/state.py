@@ -108,7 +108,7 @@ def read(message: Message) -> Record:
                 hint="upgrade amqtask wherever a beat runs",
             )
         case {"v": int(), "seq": int(seq), "marks": dict(marks), **rest}:
-            entries = rest.get("entries")
+            entries: Any = rest.get("entries")
             if entries is not None and not _tables(entries):
                 raise MalformedMessage("its entries are no tables")
             read_marks = {name: Mark.from_plain(mark) for name, mark in marks.items()}

@@ -1,7 +1,7 @@
 """Where beats stand on the broker: the queue that holds their state, and the control exchange.
 
-    amqtask.beat.APP     one message, the state, held by the beat that leads
-    amqtask.control      requests; the beat that leads listens to the key beat.APP
+amqtask.beat.APP     one message, the state, held by the beat that leads
+amqtask.control      requests; the beat that leads listens to the key beat.APP
 """
 
 from __future__ import annotations

@@ -109,8 +109,12 @@ class Seat:
         """Records that are held."""
         return len(self.held)
 
-    async def lead(self) -> None:
+    async def lead(self) -> bool:
         """Wait for this one's turn; all records that were there are in `held` then.
+
+        Returns:
+            Whether it leads; False when it is better to get in line anew, as brokers are known
+            to forget consumers.
 
         Raises:
             TransportError: The seat was lost before.
@@ -128,8 +132,11 @@ class Seat:
         if self.over.done():
             raise ConnectionLost(self.over.result())
         if not self._active.is_set():
-            raise ConnectionLost(f"nothing arrives from {self.queue!r}")
+            if (why := watching.result()) is None:
+                return False
+            raise ConnectionLost(f"nothing arrives from {self.queue!r}: {why}")
         await self.prove()
+        return True
 
     def send(self, message: Message) -> None:
         """Publish a record to whoever leads, and wait for nothing."""
