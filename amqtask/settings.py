@@ -225,6 +225,15 @@ def _routes() -> _Kind:
     )
 
 
+def _table() -> _Kind:
+    def convert(value: Any, text: bool) -> Mapping[str, Any]:
+        _need(isinstance(value, Mapping) and all(isinstance(key, str) for key in value))
+        found: Mapping[str, Any] = value
+        return found
+
+    return _Kind('a mapping, like {"nightly": {"task": "app.clean", "schedule": 3600}}', convert)
+
+
 def _zone() -> _Kind:
     def convert(value: Any, text: bool) -> str:
         _need(isinstance(value, str))
@@ -347,6 +356,8 @@ class Settings:
 
     #: Time zone of schedules and of times that come without one.
     timezone: str = _setting("UTC", _zone())
+    #: Entries that beats fire, by name, as Celery's setting of this name has them.
+    beat_schedule: Mapping[str, Any] | None = _setting(None, _optional(_table()))
     #: Modules a worker imports for their tasks.
     imports: tuple[str, ...] = _setting((), _names("one module name or a list of them"))
 

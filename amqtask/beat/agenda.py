@@ -27,8 +27,8 @@ from amqtask.beat.plan import (
 from amqtask.policy.entry import Entry
 
 #: Fires in one tick, and entries that one tick looks at: what keeps it short.
-FIRES = 500
-LOOKS = 1000
+FIRES = 250
+LOOKS = 500
 #: Seconds until an entry is looked at again whose schedule failed.
 AGAIN = 60.0
 
@@ -71,9 +71,9 @@ class Agenda:
     def __init__(
         self,
         app: str,
-        entries: Iterable[Entry] = (),
-        marks: Mapping[str, Mark] | None = None,
-        now: datetime | None = None,
+        entries: Iterable[Entry],
+        marks: Mapping[str, Mark],
+        now: datetime,
         *,
         grace: timedelta = GRACE,
     ) -> None:
@@ -87,10 +87,8 @@ class Agenda:
         self._current: dict[str, int] = {}
         #: Marks that no tick has told of yet.
         self._told: set[str] = set()
-        known = marks or {}
         for entry in entries:
-            assert now is not None, "entries need the time"
-            self.put(entry, now, known.get(entry.name))
+            self.put(entry, now, marks.get(entry.name))
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries

@@ -19,6 +19,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -191,7 +192,9 @@ def _name(tz: tzinfo) -> str:
     return key
 
 
+@lru_cache(maxsize=1024)
 def _parse(said: str, expression: str, days: str) -> CronSim:
+    """Return what an expression says; a copy of it walks, itself it is never changed."""
     try:
         walls = CronSim(expression, _NAIVE)
         if days == "both":
@@ -205,7 +208,16 @@ def _parse(said: str, expression: str, days: str) -> CronSim:
     except (CronSimError, AssertionError, ValueError, TypeError):
         # the assertion is cronsim's way to refuse a step from mon#1
         raise explain(said, expression) from None
+    for name in ("seconds", "minutes", "hours", "days", "months", "weekdays"):
+        # most schedules have most of these in common
+        setattr(walls, name, _shared(frozenset(getattr(walls, name))))
     return walls
+
+
+@lru_cache(maxsize=4096)
+def _shared(numbers: frozenset[Any]) -> frozenset[Any]:
+    """Return one and the same object for equal sets."""
+    return numbers
 
 
 def _skipped(due: datetime) -> bool:
