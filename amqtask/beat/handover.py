@@ -107,8 +107,8 @@ async def _found(seat: Seat, queue_type: str, host: str) -> tuple[State | None, 
             raise
         except MalformedMessage as error:
             damaged.append((held, error))
-    for held, error in damaged:
-        await _park(seat, held, error, queue_type, host)
+    for held, why in damaged:
+        await _park(seat, held, why, queue_type, host)
     return fold(records), len(damaged)
 
 

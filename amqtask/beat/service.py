@@ -1,10 +1,10 @@
 """One beat: in line for the lead, in the lead, and back in line, until it is stopped.
 
-    started --its turn--> reading the state --> leading: tick, tick, ... --lost--> in line again
-                              |                    `--stop()--> handed over --> stopped
-                              |--nothing there--> a new state, once nobody remembers one
-                              |--damaged--> parked, a new state
-                              `--of a later version--> left to others, tried again later
+started --its turn--> reading the state --> leading: tick, tick, ... --lost--> in line again
+                          |                    `--stop()--> handed over --> stopped
+                          |--nothing there--> a new state, once nobody remembers one
+                          |--damaged--> parked, a new state
+                          `--of a later version--> left to others, tried again later
 """
 
 from __future__ import annotations
@@ -270,11 +270,11 @@ class Beat:
             declares=settings.declare == "auto",
         )
         backoff = Backoff(first=1.0, cap=30.0)
-        while session.is_open:
+        while True:
             try:
                 await agent.serve(session)
             except TransportError as error:
-                if not session.is_open:
+                if session.closed.done():
                     return
                 wait = backoff.next()
                 log.warning(

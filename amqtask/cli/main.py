@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from amqtask.app import App
+from amqtask.cli.beat import start_beat
 from amqtask.cli.cancel import cancel_calls
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
 from amqtask.cli.result import show_result
@@ -186,6 +187,35 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
     sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+@click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    help="How much to log (setting: loglevel).",
+)
+@click.option("-n", "--name", help="Name of this beat; host and process id by default.")
+@click.pass_context
+def beat(ctx: click.Context, /, where: str | None, **given: Any) -> None:
+    """Send calls when their schedules are due.
+
+    Start as many as you like: one of them leads, the others stand by, and each instant
+    is fired by one. SIGTERM or Ctrl-C hands the lead over and exits with 0.
+    """
+    sys.exit(start_beat(_find(ctx, where), **given))
 
 
 @cli.command(cls=_Command)
