@@ -6,6 +6,7 @@ change is answered once it is saved, and saving shows that whoever answers leads
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ from amqtask.entries import check
 from amqtask.errors import ConfigurationError, ControlError, near
 from amqtask.message.control import Request
 from amqtask.policy.entry import Entry
+
+#: Rows of a list that are made in one go.
+_BREATH = 100
 
 Arguments = Mapping[str, Any]
 
@@ -82,7 +86,11 @@ class Desk:
 
     async def _list(self, _: Arguments) -> Any:
         now = utcnow()
-        rows = [self._row(entry, now) for entry in self._term.entries.values()]
+        rows: list[dict[str, Any]] = []
+        for entry in self._term.entries.values():
+            rows.append(self._row(entry, now))
+            if len(rows) % _BREATH == 0:
+                await asyncio.sleep(0)  # thousands take a while, and fires come first
         rows += [self._broken_row(name) for name in self._term.broken]
         return {"leader": self._host.name, "now": now.isoformat(), "entries": rows}
 

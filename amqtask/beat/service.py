@@ -52,8 +52,10 @@ _WELL = 10.0
 DEAD = 60.0
 #: Seconds by which the clock may jump before it is said.
 _JUMP = 5.0
-#: Seconds of being behind what was fired already, before it is said.
+#: How far the clock may be behind what was fired already, before it is said.
 _BEHIND = timedelta(seconds=60)
+#: Seconds between looks whether it is.
+_LOOK_BEHIND = 60.0
 
 
 class Beat:
@@ -228,14 +230,9 @@ class Beat:
             elif awake() - proved > PROVE:
                 await term.prove()
                 proved = awake()
-            if (ahead := term.agenda.ahead(now)) > _BEHIND and awake() >= behind:
-                behind = awake() + 600.0
-                log.error(
-                    "beat.clock_behind seconds=%.0f: the clock is behind what was fired already; "
-                    "entries are silent until it has caught up\nif it is right now and was wrong "
-                    "before, `amqtask schedule rewind` has them begin anew",
-                    ahead.total_seconds(),
-                )
+            if awake() >= behind:
+                behind = awake() + _LOOK_BEHIND
+                self._say_behind(term.agenda.ahead(now))
             left = POLL if wake is None else (wake - utcnow()).total_seconds()
             await self._sleep(seat, min(POLL, left))
 
@@ -249,6 +246,16 @@ class Beat:
             await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waking.cancel()
+
+    @staticmethod
+    def _say_behind(ahead: timedelta) -> None:
+        if ahead > _BEHIND:
+            log.error(
+                "beat.clock_behind seconds=%.0f: the clock is behind what was fired already; "
+                "entries are silent until it has caught up\nif it is right now and was wrong "
+                "before, `amqtask schedule rewind` has them begin anew",
+                ahead.total_seconds(),
+            )
 
     def _watch_clock(self) -> None:
         offset = wall() - awake()

@@ -24,6 +24,7 @@ from amqtask.beat.plan import Mark
 from amqtask.errors import AmqtaskError, MalformedMessage
 from amqtask.message.compression import decompress
 from amqtask.message.model import Message
+from amqtask.message.serializers import JSON
 
 #: ``type`` property of a record.
 SNAPSHOT = "amqtask.beat.snapshot"
@@ -70,17 +71,35 @@ class Record:
     dynamic: Mapping[str, Mapping[str, Any]] | None
 
 
-def snapshot(state: State) -> Message:
-    """Return the message that holds all of a state."""
-    marks = {name: mark.to_plain() for name, mark in state.marks.items()}
-    entries = {name: dict(plain) for name, plain in state.dynamic.items()}
-    return _message(SNAPSHOT, {"v": VERSION, "seq": state.seq, "marks": marks, "entries": entries})
+def snapshot(state: State, plain: Mapping[str, Any] | None = None) -> Message:
+    """Return the message that holds all of a state.
+
+    Args:
+        plain: The marks as `Mark.to_plain` has them, where somebody has that already.
+    """
+    if plain is None:
+        plain = plain_marks(state.marks)
+    entries = {name: dict(table) for name, table in state.dynamic.items()}
+    return _message(
+        SNAPSHOT,
+        {
+            "v": VERSION,
+            "seq": state.seq,
+            "marks": plain,
+            # arguments may be dates and the like; marks never are, and there may be many
+            "entries": orjson.Fragment(JSON.dumps(entries)),
+        },
+    )
 
 
 def note(seq: int, marks: Mapping[str, Mark]) -> Message:
     """Return the message that holds the marks that changed."""
-    plain = {name: mark.to_plain() for name, mark in marks.items()}
-    return _message(NOTE, {"v": VERSION, "seq": seq, "marks": plain})
+    return _message(NOTE, {"v": VERSION, "seq": seq, "marks": plain_marks(marks)})
+
+
+def plain_marks(marks: Mapping[str, Mark]) -> dict[str, Any]:
+    """Return marks as plain data."""
+    return {name: mark.to_plain() for name, mark in marks.items()}
 
 
 def read(message: Message) -> Record:
@@ -98,8 +117,8 @@ def read(message: Message) -> Record:
         except AmqtaskError as error:
             raise MalformedMessage(f"it does not unpack: {error}") from error
     try:
-        plain = orjson.loads(body)
-    except ValueError as error:
+        plain = JSON.loads(body)
+    except (ValueError, AmqtaskError) as error:
         raise MalformedMessage(f"it is no JSON: {error}") from error
     match plain:
         case {"v": int(version)} if version > VERSION:

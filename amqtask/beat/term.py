@@ -21,10 +21,11 @@ from amqtask.app import App
 from amqtask.beat.agenda import Agenda, Tick
 from amqtask.beat.firing import Firing, Outcome
 from amqtask.beat.plan import Fire, Mark
-from amqtask.beat.state import State, adopt, note, read, snapshot
+from amqtask.beat.state import State, adopt, note, plain_marks, read, snapshot
 from amqtask.clock import awake, wall
 from amqtask.errors import AmqtaskError, ConfigurationError, MalformedMessage
 from amqtask.message.model import Message
+from amqtask.message.serializers import JSON
 from amqtask.policy.entry import Entry
 from amqtask.transport.backoff import Repeats
 from amqtask.transport.seat import Seat
@@ -107,6 +108,7 @@ class Term:
         self._firing = Firing(app, seat, self._fired)
         self._held: dict[str, _Put] = {}
         self._repeats = Repeats()
+        self._plain = plain_marks(state.marks)  # as they are written, so that not all are made anew
         self._own = set(seat.held)  # tags of records that are in the state
         self._noted = 0
         self._whole = 0  # bytes of the last snapshot
@@ -231,7 +233,7 @@ class Term:
         now = utcnow()
         plain = {entry.name: entry.to_plain() for entry in entries}
         dynamic = {**self.state.dynamic, **plain}
-        self._refuse_if_too_large(dynamic)
+        self._refuse_if_too_large(plain)
         marks: dict[str, Mark] = {}
         for entry in entries:
             self._release_held(now, only=entry.name)
@@ -247,8 +249,7 @@ class Term:
         if name not in self._code:
             if name in self.agenda:
                 self.agenda.remove(name)
-            marks = {key: mark for key, mark in self.state.marks.items() if key != name}
-            self.state = replace(self.state, marks=marks)
+            self._forget([name])
         await self._save({}, dynamic)
 
     async def adopt(self) -> None:
@@ -270,7 +271,7 @@ class Term:
                     state.seq,
                     len(state.dynamic),
                 )
-                self.state = state
+                self.state, self._plain = state, plain_marks(state.marks)
                 self._place_all(utcnow())
             await self._save({}, whole=True)
 
@@ -303,12 +304,13 @@ class Term:
         )
         # remembered before it is written: what was fired must not be forgotten if that fails
         self.state = state
+        self._plain.update(plain_marks(marks))
         message = note(state.seq, marks)
         self._noted += len(message.body)
         whole = whole or dynamic is not None or self._noted >= max(_LEAST, self._whole)
         if whole:
-            self.state = state = self._pruned(state)
-            message = snapshot(state)
+            self._prune()
+            message = snapshot(self.state, self._plain)
         before = tuple(self.seat.held)
         tag = await self.seat.put(message)
         if whole:
@@ -317,26 +319,27 @@ class Term:
             self.seat.drop(*before)
         self._own.add(tag)
 
-    def _pruned(self, state: State) -> State:
+    def _prune(self) -> None:
         """Forget the marks of entries that have long been gone."""
         limit = utcnow() - _KEEP
-        old = [
-            name
-            for name, mark in state.marks.items()
-            if mark.at < limit and name not in self._code and name not in state.dynamic
-        ]
-        if not old:
-            return state
-        gone = set(old)
-        marks = {name: mark for name, mark in state.marks.items() if name not in gone}
-        return replace(state, marks=marks)
+        marks, dynamic = self.state.marks, self.state.dynamic
+        gone = [name for name in marks if name not in self._code and name not in dynamic]
+        if old := [name for name in gone if marks[name].at < limit]:
+            self._forget(old)
 
-    def _refuse_if_too_large(self, dynamic: Mapping[str, Mapping[str, Any]]) -> None:
-        size = len(snapshot(replace(self.state, dynamic=dynamic)).body)
+    def _forget(self, names: Iterable[str]) -> None:
+        gone = set(names)
+        marks = {name: mark for name, mark in self.state.marks.items() if name not in gone}
+        self.state = replace(self.state, marks=marks)
+        for name in gone:
+            self._plain.pop(name, None)
+
+    def _refuse_if_too_large(self, plain: Mapping[str, Mapping[str, Any]]) -> None:
+        size = self._whole + len(JSON.dumps(plain))
         most = self.app.settings.max_message_size // 2
         if size > most:
             raise ConfigurationError(
-                f"the state would have {size} bytes with this entry, at most {most} are safe",
+                f"the state would have about {size} bytes then, at most {most} are safe",
                 hint="give tasks references to large arguments instead of the arguments",
             )
 

@@ -3,7 +3,7 @@
     request   {"method": "schedule.pause", "arguments": {"name": "report"}}
     reply     {"ok": VALUE}  or  {"error": {"kind": "ConfigurationError", "text": ..., "hint": ...}}
 
-Both are JSON. A reply bears its request's id as ``correlation_id``.
+Both are JSON, with dates and the like as in calls. A reply bears its request's id as ``correlation_id``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from amqtask.errors import AmqtaskError, MalformedMessage
 from amqtask.message.model import Message
+from amqtask.message.serializers import JSON
 
 #: ``type`` property of a request.
 REQUEST = "amqtask.request"
@@ -63,7 +62,7 @@ def encode_request(request: Request, expires: float) -> Message:
         expires: Seconds after which nobody waits for the reply any more.
     """
     return Message(
-        orjson.dumps({"method": request.method, "arguments": dict(request.arguments)}),
+        JSON.dumps({"method": request.method, "arguments": dict(request.arguments)}),
         content_type="application/json",
         content_encoding="utf-8",
         correlation_id=request.id,
@@ -96,7 +95,7 @@ def encode_reply(request: Request, value: Any = None, error: AmqtaskError | None
         said = {"kind": type(error).__name__, "text": str(error), "hint": error.hint}
         body = {"error": said}
     return Message(
-        orjson.dumps(body),
+        JSON.dumps(body),
         content_type="application/json",
         content_encoding="utf-8",
         correlation_id=request.id,
@@ -123,6 +122,6 @@ def decode_reply(message: Message) -> tuple[Any, Refusal | None]:
 
 def _json(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
-    except ValueError:
+        return JSON.loads(body)
+    except (ValueError, AmqtaskError):
         return None
