@@ -29,7 +29,10 @@ _DELAY_LEVELS = 40
 #: The RabbitMQ version whose ways the embedded broker follows.
 EMBEDDED_FOLLOWS = "4.0"
 #: What one project of docker compose has for the tests.
-DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql", "mongodb")
+DOCKER = (
+    *("rabbitmq", "redis", "memcached", "postgresql", "mysql"),
+    *("mongodb", "valkey", "cassandra", "couchbase"),
+)
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
 _GONE_OR_OWNED = {404, 405}
 
@@ -146,6 +149,27 @@ def mysql(request: pytest.FixtureRequest) -> Iterator[Server]:
 def mongodb(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A MongoDB."""
     with _server("mongodb", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A Valkey."""
+    with _server("valkey", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cassandra(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A Cassandra whose user may make keyspaces."""
+    with _server("cassandra", request) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def couchbase(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A Couchbase that has a bucket for the user."""
+    with _server("couchbase", request) as server:
         yield server
 
 
