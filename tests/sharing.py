@@ -13,6 +13,7 @@ Slow units go first, so that no process is left with one while the others have n
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -65,6 +66,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Units | 
         return None
     config.option.loadscopereorder = False
     return _Units(config, log)
+
+
+_running: dict[str, float] = {}
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Note what runs."""
+    _running[nodeid] = time.monotonic()
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """Note that it has ended."""
+    _running.pop(nodeid, None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was running when the run was ended from outside: one of them may have hung."""
+    for nodeid, began in _running.items():
+        terminalreporter.write_line(f"STILL RUNNING for {time.monotonic() - began:.0f} s {nodeid}")
 
 
 @pytest.hookimpl(trylast=True)

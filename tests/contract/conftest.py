@@ -12,7 +12,7 @@ import pytest
 from amqtask import App, Queue
 from amqtask.worker import Node
 from tests.contract.peers import Peer
-from tests.helpers import aeventually
+from tests.helpers import TIMEOUT, aeventually
 from tests.servers import Names
 
 MakeApp = Callable[..., App]
@@ -66,6 +66,6 @@ def running() -> Running:
 @pytest.fixture
 async def peer(broker: str) -> AsyncIterator[Peer]:
     """A client on aio-pika."""
-    connection = await aio_pika.connect(broker)
+    connection = await aio_pika.connect(broker, timeout=TIMEOUT)
     async with connection:
         yield Peer(await connection.channel())
