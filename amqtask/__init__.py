@@ -51,7 +51,9 @@ from amqtask.errors import (
     WorkerLost,
 )
 from amqtask.pipeline import Pipeline
+from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
+from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
 from amqtask.settings import Settings
@@ -80,9 +82,12 @@ __all__ = [
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
     "EncodeError",
+    "Entry",
+    "Every",
     "Exchange",
     "GroupResult",
     "Ignore",
@@ -91,6 +96,7 @@ __all__ = [
     "MessageTooLarge",
     "Nacked",
     "NoBackend",
+    "Once",
     "Pipeline",
     "PipelineError",
     "Progress",
@@ -107,6 +113,7 @@ __all__ = [
     "RetriesExhausted",
     "Retry",
     "RetryPolicy",
+    "Schedule",
     "Settings",
     "SoftTimeLimitExceeded",
     "SyncTask",
@@ -126,5 +133,8 @@ __all__ = [
     "__version__",
     "allow_waiting",
     "as_completed",
+    "cron",
     "current_task",
+    "every",
+    "once",
 ]

@@ -29,7 +29,10 @@ from amqtask.testing import servers
 from amqtask.testing.servers import Server
 
 #: What one project of docker compose has for the tests.
-DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql", "mongodb")
+DOCKER = (
+    *("rabbitmq", "redis", "memcached", "postgresql", "mysql"),
+    *("mongodb", "valkey", "cassandra", "couchbase"),
+)
 #: Seconds a process waits for a server: docker may be tried in vain, then the program.
 _PATIENCE = 2.5 * servers.START_TIMEOUT
 #: Asks for the delay prefix, as a name asks for a server.

@@ -60,6 +60,9 @@ memcached = _server("memcached", "A memcached.")
 postgresql = _server("postgresql", "A PostgreSQL whose user may make databases.")
 mysql = _server("mysql", "A MySQL or MariaDB whose user may make databases.")
 mongodb = _server("mongodb", "A MongoDB.")
+valkey = _server("valkey", "A Valkey.")
+cassandra = _server("cassandra", "A Cassandra whose user may make keyspaces.")
+couchbase = _server("couchbase", "A Couchbase that has a bucket for the user.")
 
 
 @pytest.fixture(scope="session", autouse=True)

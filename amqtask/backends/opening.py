@@ -64,6 +64,18 @@ _KINDS = (
         "mongodb",
     ),
     _Kind(
+        ("cassandra",),
+        "amqtask.backends.cassandra:CassandraStore",
+        ("cassandra", "cassandra-driver"),
+        "cassandra",
+    ),
+    _Kind(
+        ("couchbase", "couchbases"),
+        "amqtask.backends.couchbase:CouchbaseStore",
+        ("couchbase", "couchbase"),
+        "couchbase",
+    ),
+    _Kind(
         ("kv+",), "amqtask.backends.keyvalue:KeyValueStore", ("key_value", "py-key-value-aio"), "kv"
     ),
 )

@@ -18,6 +18,12 @@ from amqtask.message.results import encode_exception
 from tests.contract.backends.conftest import Ends
 from tests.helpers import TIMEOUT, aeventually, eventually
 
+
+def our_threads() -> int:
+    """Return how many threads of the library there are."""
+    return len([each for each in threading.enumerate() if each.name.startswith("amqtask")])
+
+
 VALUES = [
     None,
     5,
@@ -127,7 +133,7 @@ async def test_watching_without_blocking(ends: Ends):
 def test_a_thousand_waiters_have_one_reader(ends: Ends):
     """However many wait, threads and coroutines, one thread of the process reads for them."""
     results = [ends.call() for _ in range(100)]
-    before = threading.active_count()
+    before = our_threads()
     got: list[Any] = []
     async_got: list[Any] = []
 
@@ -143,7 +149,7 @@ def test_a_thousand_waiters_have_one_reader(ends: Ends):
     for thread in threads:
         thread.start()
     eventually(lambda: all(len(result._need()._callbacks) == 10 for result in results))
-    ours = threading.active_count() - before - len(threads)
+    ours = our_threads() - before  # a driver has threads of its own, as many as it likes
     for wait in [ends.begin(result, value=number) for number, result in enumerate(results)]:
         wait()
     for thread in threads:
