@@ -31,6 +31,9 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
+from amqtask.workflow.canvas import Canvas, signature
+from amqtask.workflow.inside import addition_of, replacement_of
+from amqtask.workflow.ports import Joins
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,6 +144,7 @@ class App:
             self._backend = open_backend(self.settings.backend, self.transport, self.settings)
         #: For `call`: replies to it never go to a store.
         self._direct = DirectBackend(self.transport, self.settings)
+        self._joins: Joins | None = None
         self._made: tuple[Sender, Sender] | None = None
         self._discover: list[tuple[tuple[str, ...], str]] = []
         #: What takes calls in place of the broker, in tests.
@@ -324,6 +328,27 @@ class App:
         """As `cancel`, awaited."""
         await self._canceller.acancel(as_ids(ids), terminate=terminate, keep=keep)
 
+    # -- workflows ----------------------------------------------------------------
+
+    def signature(
+        self,
+        varies: Canvas[..., Any] | Mapping[str, Any] | str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **said: Any,
+    ) -> Any:
+        """Return the signature of a task by its name, or of a signature's JSON form.
+
+        Args:
+            args: Arguments, before those it has.
+            said: Options, see `Canvas.set`.
+
+        Raises:
+            MalformedMessage: The JSON form is none.
+            ConfigurationError: An unknown option, or a value out of range.
+        """
+        return signature(varies, args, kwargs, app=self, **said)
+
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
     ) -> Outgoing:
@@ -382,6 +407,14 @@ class App:
         )
 
     def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        self._publish(outgoing)
+        return self._sent(outgoing, self._backend)
+
+    async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        await self._apublish(outgoing)
+        return self._sent(outgoing, self._backend)
+
+    def _publish(self, outgoing: Outgoing) -> None:
         pipeline = active_pipeline()
         if self.stand_in is not None:
             self.stand_in.deliver(outgoing)
@@ -395,14 +428,13 @@ class App:
                     pipeline.add(outgoing.publications)
             except PipelineError as error:
                 raise error.failures[0][1] from error
-        return self._sent(outgoing, self._backend)
 
     def _sent(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
         for tell in self.on_sent:
             tell(outgoing)
         return self._handle(outgoing, backend)
 
-    async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+    async def _apublish(self, outgoing: Outgoing) -> None:
         pipeline = active_pipeline()
         if self.stand_in is not None:
             await self.stand_in.adeliver(outgoing)
@@ -411,7 +443,25 @@ class App:
         else:
             for publication in outgoing.publications:
                 await self.transport.publish_and_await(publication)
-        return self._sent(outgoing, self._backend)
+
+    def _replacement(self, call: Call, made: Canvas[..., Any]) -> dict[str, Any]:
+        return replacement_of(self, call, made._node)
+
+    def _addition(
+        self, call: Call, made: Canvas[..., Any], position: int
+    ) -> tuple[dict[str, Any], AsyncResult[Any]]:
+        return addition_of(self, call, made._node, position)
+
+    @property
+    def joins(self) -> Joins:
+        """What joins the members of chords.
+
+        Raises:
+            ConfigurationError: Nothing does.
+        """
+        if self._joins is None:
+            raise ConfigurationError("chords cannot be joined yet", hint="leave the body out")
+        return self._joins
 
     # -- broker -------------------------------------------------------------------
 
