@@ -13,6 +13,7 @@ from amqtask.errors import (
     BrokerUnreachable,
     CallError,
     ChannelClosed,
+    ChordError,
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
@@ -30,6 +31,7 @@ from amqtask.errors import (
     PublishTimeout,
     Reject,
     RemoteError,
+    Replace,
     ReplyLost,
     ResultError,
     ResultTimeout,
@@ -46,9 +48,9 @@ from amqtask.errors import (
     UnknownSetting,
     UnknownTask,
     Unroutable,
-    UnsupportedMessage,
     WaitInTask,
     WorkerLost,
+    WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
@@ -58,6 +60,14 @@ from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.canvas import (
+    GroupSignature,
+    Signature,
+    chain,
+    chord,
+    group,
+    signature,
+)
 
 __version__ = "0.1.0"
 
@@ -76,6 +86,7 @@ __all__ = [
     "BrokerUnreachable",
     "CallError",
     "ChannelClosed",
+    "ChordError",
     "ConfigurationError",
     "ConnectionLost",
     "ContentDisallowed",
@@ -85,6 +96,7 @@ __all__ = [
     "EncodeError",
     "Exchange",
     "GroupResult",
+    "GroupSignature",
     "Ignore",
     "MalformedMessage",
     "MessageError",
@@ -99,6 +111,7 @@ __all__ = [
     "Queue",
     "Reject",
     "RemoteError",
+    "Replace",
     "ReplyLost",
     "ResultError",
     "ResultSet",
@@ -108,6 +121,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Settings",
+    "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
     "Task",
@@ -120,11 +134,15 @@ __all__ = [
     "UnknownSetting",
     "UnknownTask",
     "Unroutable",
-    "UnsupportedMessage",
     "WaitInTask",
     "WorkerLost",
+    "WorkflowFailed",
     "__version__",
     "allow_waiting",
     "as_completed",
+    "chain",
+    "chord",
     "current_task",
+    "group",
+    "signature",
 ]

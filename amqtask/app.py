@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import iscoroutinefunction
@@ -31,6 +32,7 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
+from amqtask.workflow.builtin import BUILTIN
 from amqtask.workflow.canvas import Canvas, signature
 from amqtask.workflow.inside import addition_of, replacement_of
 from amqtask.workflow.join import joins_of
@@ -135,6 +137,12 @@ class App:
             values=said, source=config, environ=environ, pyproject=pyproject or _pyproject()
         )
         self.tasks = Registry()
+        for task, function in BUILTIN.items():
+            self.tasks.add_builtin(
+                SyncTask(self, function, name=task, bind=True, retry=NO_RETRY, defaults=Options())
+            )
+        #: The event loop of a worker's async tasks; None where no worker runs.
+        self.loop: AbstractEventLoop | None = None
         self.transport = Transport(self.settings, name=name)
         self._canceller = Canceller(self.settings, self.transport)
         self._queues: dict[str, Queue] = {}

@@ -28,8 +28,7 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- MalformedMessage          not a task message, or broken
     |   +-- ContentDisallowed         its serializer is not in accept_content
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
-    |   +-- UnknownTask               no task of that name here
-    |   `-- UnsupportedMessage        it asks for what this version does not do
+    |   `-- UnknownTask               no task of that name here
     `-- ResultError                   what became of a call
         +-- NoBackend                 results are off
         +-- ResultTimeout             no result in time (also a TimeoutError)
@@ -286,12 +285,6 @@ class UnknownTask(MessageError):
     """No task of that name is registered in this worker."""
 
     reason = "unknown_task"
-
-
-class UnsupportedMessage(MessageError):
-    """It asks for something that this version does not do; running it would lose that part."""
-
-    reason = "unsupported"
 
 
 # -- results ------------------------------------------------------------------
