@@ -45,7 +45,7 @@ from amqtask.transport import Publication, Requirement
 from amqtask.transport.backoff import Backoff
 from amqtask.transport.declare import declare
 from amqtask.transport.taking import Desk, Gone, Hold, Taken
-from amqtask.workflow.join_parts import Gathered, abandoned, dump, gather, keep, load
+from amqtask.workflow.join_parts import EXPIRE, Gathered, abandoned, dump, gather, keep, load
 from amqtask.workflow.join_work import LoopWork, called, conclude, fail
 from amqtask.workflow.ports import Done, Follow, Opening, Part
 
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("amqtask.chord")
 
-#: The task that a queue's alarm calls.
-EXPIRE = "amqtask.expire_join"
 #: Start of the queues' names.
 PREFIX = "amqtask.join."
 #: Chords that one process joins at the same time.
