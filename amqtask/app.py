@@ -35,6 +35,7 @@ from amqtask.waiting import no_waiting_in_tasks
 from amqtask.workflow.builtin import BUILTIN
 from amqtask.workflow.canvas import Canvas, signature
 from amqtask.workflow.inside import addition_of, replacement_of
+from amqtask.workflow.join import joins_of
 from amqtask.workflow.ports import Joins
 
 P = ParamSpec("P")
@@ -462,13 +463,9 @@ class App:
 
     @property
     def joins(self) -> Joins:
-        """What joins the members of chords.
-
-        Raises:
-            ConfigurationError: Nothing does.
-        """
+        """What joins the members of chords: the result backend where it can, else the broker."""
         if self._joins is None:
-            raise ConfigurationError("chords cannot be joined yet", hint="leave the body out")
+            self._joins = joins_of(self)
         return self._joins
 
     # -- broker -------------------------------------------------------------------

@@ -3,7 +3,8 @@
 ``celery.map``, ``celery.starmap`` and ``celery.accumulate`` are steps of
 workflows. ``celery.chain``, ``celery.group``, ``celery.chord`` and
 ``celery.chunks`` are what a client sends that does not take them apart itself:
-the workflow runs in the call's place.
+the workflow runs in the call's place. What ``amqtask.expire_join`` does, its
+part of the chord does, see `amqtask.workflow.join_queue`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from amqtask.message.signature import (
     parse,
 )
 from amqtask.workflow.canvas import signature
+from amqtask.workflow.join_parts import EXPIRE
 
 if TYPE_CHECKING:
     from amqtask.task import Task
@@ -57,11 +59,16 @@ def instead(context: Context, *args: Any, **kwargs: Any) -> Any:
     context.replace(signature(document, app=context.app))
 
 
+def expire_join(context: Context) -> None:
+    """Be a member of a chord that has waited for long; the join does the rest."""
+
+
 #: Functions by the names of their tasks.
 BUILTIN: dict[str, Callable[..., Any]] = {
     MAP: map_,
     STARMAP: starmap,
     ACCUMULATE: accumulate,
+    EXPIRE: expire_join,
     **dict.fromkeys((CHAIN, GROUP, CHORD, CHUNKS), instead),
 }
 

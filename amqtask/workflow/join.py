@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from amqtask.app import App
+from typing import TYPE_CHECKING
+
 from amqtask.backends import StoredBackend
 from amqtask.workflow.join_queue import QueueJoins
 from amqtask.workflow.join_store import StoreJoins
 from amqtask.workflow.ports import Joins
+
+if TYPE_CHECKING:
+    from amqtask.app import App
 
 
 def joins_of(app: App) -> Joins:

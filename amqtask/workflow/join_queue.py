@@ -27,17 +27,16 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amqtask.app import App
 from amqtask.clock import wall
 from amqtask.errors import (
+    BackendError,
     ConnectionLost,
     EncodeError,
     PublishTimeout,
     TopologyMismatch,
     Unroutable,
-    UnsupportedMessage,
 )
 from amqtask.message import encode
 from amqtask.message.model import Call, Embed, Message
@@ -46,14 +45,15 @@ from amqtask.transport import Publication, Requirement
 from amqtask.transport.backoff import Backoff
 from amqtask.transport.declare import declare
 from amqtask.transport.taking import Desk, Gone, Hold, Taken
-from amqtask.workflow.join_parts import Gathered, abandoned, dump, gather, keep, load
+from amqtask.workflow.join_parts import EXPIRE, Gathered, abandoned, dump, gather, keep, load
 from amqtask.workflow.join_work import LoopWork, called, conclude, fail
 from amqtask.workflow.ports import Done, Follow, Opening, Part
 
+if TYPE_CHECKING:
+    from amqtask.app import App
+
 log = logging.getLogger("amqtask.chord")
 
-#: The task that a queue's alarm calls.
-EXPIRE = "amqtask.expire_join"
 #: Start of the queues' names.
 PREFIX = "amqtask.join."
 #: Chords that one process joins at the same time.
@@ -71,7 +71,7 @@ class QueueJoins:
         app: Its connections and settings.
 
     Threads: `open` and `part` from any thread; all else runs on the I/O loop.
-    Fork: make a new one in the child.
+    Fork: a child goes on with connections of its own.
     """
 
     def __init__(self, app: App) -> None:
@@ -79,7 +79,7 @@ class QueueJoins:
         self._transport = app.transport
         self._wait = min(app.settings.join_expires, _LONGEST - _RESERVE)
         self._desk: Desk | None = None
-        self._takes = asyncio.Semaphore(_TAKES)
+        self._takes: asyncio.Semaphore
         self._work = LoopWork()
 
     # -- what is asked of it ----------------------------------------------------------
@@ -211,12 +211,13 @@ class QueueJoins:
         # never the connection that publishes: an alarm of the broker would block it
         link = self._transport.link("consume")
         if self._desk is None or self._desk.link is not link:
-            self._desk = Desk(link)
+            self._desk, self._takes = Desk(link), asyncio.Semaphore(_TAKES)
         return self._desk
 
     async def _take(self, part: Part, decide: Callable[..., Any]) -> None:
+        desk = self._counting
         async with self._takes:
-            hold = await self._counting.take(PREFIX + part.group_id)
+            hold = await desk.take(PREFIX + part.group_id)
             try:
                 await decide(hold, part)
             finally:
@@ -285,8 +286,8 @@ def _check(ours: Callable[[], bool], part: Part) -> None:
         raise ConnectionLost(f"the delivery of {part.id} is no longer this worker's")
 
 
-def _unjoinable(part: Part) -> UnsupportedMessage:
-    return UnsupportedMessage(
+def _unjoinable(part: Part) -> BackendError:
+    return BackendError(
         f"chord {part.group_id} (member {part.id}) was sent by a Celery client, which keeps the "
         "number of its members in a result backend; this worker has none that can join it",
         hint="give the worker the same backend, redis:// for example, or send it by amqtask",

@@ -17,9 +17,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amqtask.app import App
 from amqtask.backends import StoredBackend
 from amqtask.backends.chords import ChordPart, Standing
 from amqtask.errors import EncodeError
@@ -27,6 +26,9 @@ from amqtask.workflow.join_counted import CountedChords
 from amqtask.workflow.join_parts import Gathered, dump, gather, gone, keep, read
 from amqtask.workflow.join_work import LoopWork, conclude, fail
 from amqtask.workflow.ports import Done, Follow, Opening, Part
+
+if TYPE_CHECKING:
+    from amqtask.app import App
 
 log = logging.getLogger("amqtask.chord")
 
@@ -53,7 +55,7 @@ class StoreJoins:
     """
 
     def __init__(self, app: App, backend: StoredBackend) -> None:
-        self._io = app.transport.io
+        self._transport = app.transport
         self._backend = backend
         self._expires = app.settings.join_expires
         self._as_celery = backend.store.chords() is not None
@@ -73,7 +75,7 @@ class StoreJoins:
                 )
             )
 
-        self._work.run(self._io, work, done)
+        self._work.run(self._transport.io, work, done)
 
     def part(self, part: Part, follow: Follow, done: Done, ours: Callable[[], bool]) -> None:
         """See `Joins.part`.
@@ -121,7 +123,9 @@ class StoreJoins:
                 if standing in (Standing.WAITING, Standing.OVER):
                     each.done(None)
                 else:
-                    self._work.run(self._io, partial(self._end, each, standing, said), each.done)
+                    self._work.run(
+                        self._transport.io, partial(self._end, each, standing, said), each.done
+                    )
         with self._lock:
             more = self._busy = bool(self._waiting)
         if more:
