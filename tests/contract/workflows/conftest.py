@@ -15,28 +15,35 @@ from tests.integration.worker.inprocess import Worker
 from tests.servers import Names
 
 
-@pytest.fixture(scope="module", params=["embedded", "rabbitmq", "rabbitmq4"])
-def place(request: pytest.FixtureRequest) -> str:
-    """The URL of each broker."""
-    url: str = request.getfixturevalue(request.param).url
-    return url
+#: Where the table runs: brokers, with one backend that keeps nothing and two that count.
+PLACES = [
+    ("embedded", "rpc"),
+    ("embedded", "redis"),
+    ("embedded", "postgresql"),
+    ("rabbitmq", "rpc"),
+    ("rabbitmq", "redis"),
+    ("rabbitmq", "postgresql"),
+    ("rabbitmq4", "rpc"),
+]
 
 
-@pytest.fixture(scope="module", params=["rpc", "redis", "postgresql"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of each kind of backend: one that keeps nothing, and two that count."""
-    if request.param == "rpc":
-        yield "rpc://"
+@pytest.fixture(scope="module", params=PLACES, ids="-".join)
+def place(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URLs of a broker and a backend."""
+    broker, backend = request.param
+    url: str = request.getfixturevalue(broker).url
+    if backend == "rpc":
+        yield url, "rpc://"
         return
-    with STORED[request.param](request) as url:
-        yield url
+    with STORED[backend](request) as kept:
+        yield url, kept
 
 
 @pytest.fixture(scope="module")
-def tasks(place: str, backend: str) -> Iterator[Tasks]:
+def tasks(place: tuple[str, str]) -> Iterator[Tasks]:
     """The tasks, with a worker that runs them."""
     with ExitStack() as stack:
-        app = stack.enter_context(app_on(place, backend))
+        app = stack.enter_context(app_on(*place))
         made = Tasks(app)
         worker = Worker(app)
         stack.callback(worker.stop)
@@ -45,12 +52,12 @@ def tasks(place: str, backend: str) -> Iterator[Tasks]:
 
 
 @contextmanager
-def app_on(place: str, backend: str) -> Iterator[App]:
+def app_on(broker: str, backend: str) -> Iterator[App]:
     """Make an app with a queue of its own, and delete that in the end."""
     names = Names()
     app = App(
         f"workflows-{uuid.uuid4().hex[:6]}",
-        broker=place,
+        broker=broker,
         backend=backend,
         default_queue=names.queue(),
         delay_prefix=names.delay_prefix(),
@@ -63,4 +70,4 @@ def app_on(place: str, backend: str) -> Iterator[App]:
         yield app
     finally:
         app.close()
-        names.delete(place)
+        names.delete(broker)

@@ -12,6 +12,9 @@ from tests.contract.workflows.cases import CASES, REFUSED, Case
 from tests.contract.workflows.tasks import Tasks
 from tests.helpers import eventually
 
+# the connections of app and worker are opened by the first case, and serve all of them
+pytestmark = pytest.mark.keeps
+
 #: Seconds for one case: far more than it takes on a slow and busy machine.
 PATIENCE = 30.0
 
