@@ -28,8 +28,7 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- MalformedMessage          not a task message, or broken
     |   +-- ContentDisallowed         its serializer is not in accept_content
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
-    |   +-- UnknownTask               no task of that name here
-    |   `-- UnsupportedMessage        it asks for what this version does not do
+    |   `-- UnknownTask               no task of that name here
     +-- ControlError                  what runs did not do what was asked
     |   `-- NoAnswer                  nobody answered in time
     `-- ResultError                   what became of a call
@@ -288,12 +287,6 @@ class UnknownTask(MessageError):
     """No task of that name is registered in this worker."""
 
     reason = "unknown_task"
-
-
-class UnsupportedMessage(MessageError):
-    """It asks for something that this version does not do; running it would lose that part."""
-
-    reason = "unsupported"
 
 
 # -- control ------------------------------------------------------------------

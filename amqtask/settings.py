@@ -335,6 +335,8 @@ class Settings:
     result_expires: float | None = _setting(86400.0, _optional(_seconds()))
     #: Seconds that failures are kept; None keeps them as long as other results.
     result_failure_expires: float | None = _setting(None, _optional(_seconds()))
+    #: Seconds that a chord waits for its members, counted from the last one that came.
+    join_expires: float = _setting(86400.0, _seconds())
     #: Compression of stored results over ``compress_over``; None stores them as they are.
     result_compression: str | None = _setting(None, _optional(_text("the name of a compression")))
     #: Bytes of the largest result that is stored or sent.

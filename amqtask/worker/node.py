@@ -200,7 +200,7 @@ class Node:
 
     async def start(self) -> None:
         """Begin to consume; returns at once, `ready` tells when it does."""
-        loop = asyncio.get_running_loop()
+        loop = self._app.loop = asyncio.get_running_loop()
         self._pools = [
             PoolSet(group, self._executor, loop, self._run_in_thread, self._spec, **self._recycling)
             for group in self._groups
