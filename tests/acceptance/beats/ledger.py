@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -146,5 +147,5 @@ def judge(fired: Sequence[Fired], interval: timedelta = timedelta(seconds=1)) ->
         repeats=len(fired) - len(seen),
         missing=missing,
         two_ids=[key for key, found in ids.items() if len(found) > 1],
-        gap=max((after - before for before, after in zip(at, at[1:], strict=False)), default=0.0),
+        gap=max((after - before for before, after in itertools.pairwise(at)), default=0.0),
     )
