@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from celery.schedules import crontab
-from celery.schedules import schedule as celery_schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtask.policy.schedule import Schedule, cron, every, read_schedule
+
+_celery = pytest.importorskip(
+    "celery.schedules", reason='Celery is not installed: pip install "amqtask[interop]"'
+)
+crontab, celery_schedule = _celery.crontab, _celery.schedule
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
