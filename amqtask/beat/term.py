@@ -32,8 +32,9 @@ from amqtask.transport.seat import Seat
 
 log = logging.getLogger(__name__)
 
-#: Bytes of notes that are written, at least, before all is written anew.
-_LEAST = 4096
+#: Bytes up to which a state is written whole each time, so that its queue holds one message. Of
+#: a larger one only what changed is written, until that is as much again.
+_SMALL = 4096
 #: Seconds until a fire that could not be sent is tried again.
 AGAIN = 2.0
 #: Marks of entries that are no more are kept so long, in case that they come back.
@@ -307,7 +308,8 @@ class Term:
         self._plain.update(plain_marks(marks))
         message = note(state.seq, marks)
         self._noted += len(message.body)
-        whole = whole or dynamic is not None or self._noted >= max(_LEAST, self._whole)
+        small = self._whole <= _SMALL
+        whole = whole or dynamic is not None or small or self._noted >= self._whole
         if whole:
             self._prune()
             message = snapshot(self.state, self._plain)
