@@ -328,8 +328,8 @@ class Settings:
     control_exchange: str = _setting("amqtask.control", _text())
     #: Queue that holds the state of beats; None is ``amqtask.beat.`` and the app's name.
     beat_queue: str | None = _setting(None, _optional(_text("the name of a queue")))
-    #: Seconds between a beat's heartbeats; a stopped leader is followed after twice that.
-    beat_heartbeat: int = _setting(2, _whole(1, 65535))
+    #: Seconds between a beat's heartbeats; a leader that hangs is followed within three of them.
+    beat_heartbeat: int = _setting(1, _whole(1, 65535))
 
     #: Seconds that results are kept; None keeps them for ever.
     result_expires: float | None = _setting(86400.0, _optional(_seconds()))

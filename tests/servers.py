@@ -147,6 +147,10 @@ class Names:
         self._queues.append(f"{name}.register")
         return name
 
+    def beat_queue(self, word: str = "beat") -> str:
+        """Return a name for the queue that holds the state of beats."""
+        return self.queue(word)
+
     def delay_prefix(self, word: str = "delay") -> str:
         """Return a prefix for delay levels: the run's, or of its own, whose levels are deleted."""
         if Names.shared_levels is not None:

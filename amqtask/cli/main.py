@@ -140,6 +140,13 @@ def cli(ctx: click.Context, where: str | None) -> None:
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     help="How much to log (setting: loglevel).",
 )
+@click.option(
+    "-B",
+    "--beat",
+    is_flag=True,
+    help="Also send calls when their schedules are due. As many workers as you like may do "
+    "so: one of them leads.",
+)
 @click.option("-n", "--name", help="Name of this worker; the host's by default.")
 @click.pass_context
 def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
@@ -320,7 +327,7 @@ def dev(
     no_reload: bool,
     **worker: Any,
 ) -> None:
-    """Run a broker and a worker, and start the worker anew when code changes.
+    """Run a broker, a worker and a beat, and start these anew when code changes.
 
     The broker is embedded, in memory, and whatever the app says it is used
     instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
@@ -338,7 +345,7 @@ def dev(
         named = None
     app = where or ctx.obj
     arguments = ["-A", app] if app else []
-    arguments.append("worker")
+    arguments += ["worker", "--beat"]
     for name, value in worker.items():
         if value is not None:
             arguments += [f"--{name}", str(value)]

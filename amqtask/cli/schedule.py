@@ -125,7 +125,7 @@ def add(
     own, call = _said(given)
     with find(ctx, where) as app:
         row = app.schedules.add(name, task, when, replace=replace, paused=paused, **own, **call)
-    click.echo(f"{name} is added: {row.schedule}, {_next(row)}")
+    click.echo(f"{name} is added: {row.schedule}, next {_next(row)}")
 
 
 @schedule.command(cls=Command)
@@ -161,7 +161,7 @@ def edit(
         if not changes:
             raise click.UsageError("nothing is to be changed; see --help")
         row = app.schedules.edit(name, **changes)
-    click.echo(f"{name} is changed: {row.schedule}, {_next(row)}")
+    click.echo(f"{name} is changed: {row.schedule}, next {_next(row)}")
 
 
 def _each(verb: str, text: str, does: Callable[[App, str], str]) -> None:
@@ -186,7 +186,7 @@ def _paused(app: App, name: str) -> str:
 
 
 def _resumed(app: App, name: str) -> str:
-    return f"{name} goes on, {_next(app.schedules.resume(name))}"
+    return f"{name} goes on, next {_next(app.schedules.resume(name))}"
 
 
 def _run(app: App, name: str) -> str:
@@ -300,8 +300,8 @@ def _next(row: ScheduleInfo) -> str:
     if row.paused:
         return "paused"
     if row.next is None:
-        return "no instant comes any more"
-    return f"next in {_span(max(0.0, row.next.timestamp() - wall()))}"
+        return "never again"
+    return f"in {_span(max(0.0, row.next.timestamp() - wall()))}"
 
 
 def _ago(instant: float) -> str:
