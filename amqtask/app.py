@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
+from amqtask.asking import Asker
 from amqtask.backends import Backend, DirectBackend, open_backend
 from amqtask.cancel import Canceller, as_ids
 from amqtask.context import Context, _current
@@ -22,6 +23,7 @@ from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
 from amqtask.registry import Registry, task_name
 from amqtask.result import AsyncResult, GroupResult, remember
+from amqtask.schedules import Schedules
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
@@ -140,6 +142,8 @@ class App:
         self.entries = Entries()
         self.transport = Transport(self.settings, name=name)
         self._canceller = Canceller(self.settings, self.transport)
+        #: What beats have before them, seen and changed at run time.
+        self.schedules = Schedules(self, Asker(self.settings, self.transport))
         self._queues: dict[str, Queue] = {}
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)

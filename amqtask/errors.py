@@ -30,6 +30,8 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
     |   +-- UnknownTask               no task of that name here
     |   `-- UnsupportedMessage        it asks for what this version does not do
+    +-- ControlError                  what runs did not do what was asked
+    |   `-- NoAnswer                  nobody answered in time
     `-- ResultError                   what became of a call
         +-- NoBackend                 results are off
         +-- ResultTimeout             no result in time (also a TimeoutError)
@@ -289,6 +291,17 @@ class UnsupportedMessage(MessageError):
     """It asks for something that this version does not do; running it would lose that part."""
 
     reason = "unsupported"
+
+
+# -- control ------------------------------------------------------------------
+
+
+class ControlError(AmqtaskError):
+    """What runs, a beat for one, did not do what it was asked for."""
+
+
+class NoAnswer(ControlError):
+    """Nobody answered a request in time; one that was heard may have been done."""
 
 
 # -- results ------------------------------------------------------------------

@@ -324,6 +324,13 @@ class Settings:
     #: Cancelled calls that are remembered; the oldest is forgotten first.
     cancel_limit: int = _setting(10_000, _whole(1, 30_000))
 
+    #: Topic exchange that requests to what runs go to.
+    control_exchange: str = _setting("amqtask.control", _text())
+    #: Queue that holds the state of beats; None is ``amqtask.beat.`` and the app's name.
+    beat_queue: str | None = _setting(None, _optional(_text("the name of a queue")))
+    #: Seconds between a beat's heartbeats; a leader that hangs is followed within three of them.
+    beat_heartbeat: int = _setting(1, _whole(1, 65535))
+
     #: Seconds that results are kept; None keeps them for ever.
     result_expires: float | None = _setting(86400.0, _optional(_seconds()))
     #: Seconds that failures are kept; None keeps them as long as other results.

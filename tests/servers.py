@@ -222,6 +222,10 @@ class Names:
         self._queues.append(f"{name}.register")
         return name
 
+    def beat_queue(self, word: str = "beat") -> str:
+        """Return a name for the queue that holds the state of beats."""
+        return self.queue(word)
+
     def delay_prefix(self, word: str = "delay") -> str:
         """Return a prefix for delay levels; the levels' queues and exchanges are deleted."""
         prefix = f"test-{self._mark}-{word}"
