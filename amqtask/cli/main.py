@@ -17,6 +17,7 @@ from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.discovery import find_app
 from amqtask.errors import AmqtaskError
+from amqtask.worker.forks import Template
 
 
 class _Command(click.Command):
@@ -86,6 +87,12 @@ def _find(ctx: click.Context, where: str | None) -> App:
     metavar="MIN,MAX",
     help="Start with MIN processes, more up to MAX while all slots are busy and messages wait, "
     "fewer when they idle (setting: autoscale).",
+)
+@click.option(
+    "--preload",
+    type=click.Choice(["none", "amqtask", "app"], case_sensitive=False),
+    help="What processes have imported when they are made, and share the memory of: amqtask, "
+    "the app too, or none: each is a fresh Python (setting: preload).",
 )
 @click.option(
     "-c",
@@ -185,7 +192,8 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       2   wrong words on the command line
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
-    sys.exit(start_worker(_find(ctx, where), **given))
+    template = Template.fork()  # before any code of the app runs, which may start a thread
+    sys.exit(start_worker(_find(ctx, where), template, **given))
 
 
 @cli.command(cls=_Command)

@@ -18,6 +18,7 @@ from amqtask.discovery import locate
 from amqtask.errors import ConfigurationError, near
 from amqtask.monitor import HealthServer
 from amqtask.settings import ENV_PREFIX, Settings, redact_url
+from amqtask.worker.forks import Forks, Template
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.notify import Notifier
 from amqtask.worker.scaling import Scaler
@@ -30,11 +31,14 @@ log = logging.getLogger(__name__)
 _BY_ENVIRONMENT = ("time_limit", "soft_time_limit")
 
 
-def start_worker(app: App, *, queues: str | None, name: str | None, **given: Any) -> int:
+def start_worker(
+    app: App, template: Template | None, *, queues: str | None, name: str | None, **given: Any
+) -> int:
     """Run a worker until a signal ends it; returns the exit code.
 
     Args:
         app: Whose tasks run.
+        template: To copy processes from, made before the app was imported.
         queues: What was said of queues; None takes all the app knows.
         name: The worker's name; None takes the setting, else the host's.
         given: Settings that were said as options; None was not said, `NONE` says none.
@@ -60,11 +64,33 @@ def start_worker(app: App, *, queues: str | None, name: str | None, **given: Any
             unknown,
             near(unknown, list(app.queues)),
         )
-    return asyncio.run(_run(app, spec, settings))
+    return asyncio.run(_run(app, spec, settings, _preload(settings.preload, template)))
 
 
-async def _run(app: App, spec: WorkerSpec, settings: Settings) -> int:
+def _preload(what: str, template: Template | None) -> Template | None:
+    """Return the template that is wanted; the one there is knows nothing of the app."""
+    if what == "amqtask":
+        return template
+    if template is not None:
+        template.close()
+    if what == "none":
+        return None
+    made = Template.fork()
+    if made is None:
+        log.warning(
+            "worker.not_preloaded: the app cannot be shared by processes, as it started a thread "
+            "while it was imported, or the system is not Linux; they import it one by one"
+        )
+    return made
+
+
+async def _run(app: App, spec: WorkerSpec, settings: Settings, template: Template | None) -> int:
     least, most = settings.autoscale or (settings.processes, settings.processes)
+    starter = Forks(
+        template,
+        app=spec.app if settings.preload == "app" else None,
+        most=most if least == most and spec.keeps_processes else None,
+    )
     supervisor = Supervisor(
         app,
         spec,
@@ -72,6 +98,7 @@ async def _run(app: App, spec: WorkerSpec, settings: Settings) -> int:
         scaler=Scaler(least, most, idle=settings.autoscale_idle) if settings.autoscale else None,
         deaf_timeout=settings.deaf_timeout,
         notifier=Notifier(),
+        starter=starter,
     )
     if settings.health_port is None:
         return await supervisor.run()
