@@ -90,9 +90,9 @@ def _find(ctx: click.Context, where: str | None) -> App:
 )
 @click.option(
     "--preload",
-    type=click.Choice(["none", "amqtask", "app"], case_sensitive=False),
+    type=click.Choice(["nothing", "amqtask", "app"], case_sensitive=False),
     help="What processes have imported when they are made, and share the memory of: amqtask, "
-    "the app too, or none: each is a fresh Python (setting: preload).",
+    "the app too, or nothing: each is a fresh Python (setting: preload).",
 )
 @click.option(
     "-c",

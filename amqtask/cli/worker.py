@@ -73,7 +73,7 @@ def _preload(what: str, template: Template | None) -> Template | None:
         return template
     if template is not None:
         template.close()
-    if what == "none":
+    if what == "nothing":
         return None
     made = Template.fork()
     if made is None:

@@ -68,6 +68,7 @@ def settle_memory() -> None:
 def serve(line: socket.socket) -> NoReturn:
     """Make children until the line ends; each of them goes its own way from here."""
     try:
+        name_process(NAME)
         _prepare()
         sock, board = _wait(line)
         name_process("amqtask-child")
@@ -91,7 +92,6 @@ def _prepare() -> None:
     with suppress(OSError, AttributeError):  # only glibc has it, and only it needs it
         if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-    name_process(NAME)
     settle_memory()
 
 
