@@ -16,7 +16,6 @@ from amqtask.cli.kinds import NONE
 from amqtask.cli.topology import split_slots
 from amqtask.discovery import locate
 from amqtask.errors import ConfigurationError, near
-from amqtask.monitor import HealthServer
 from amqtask.settings import ENV_PREFIX, Settings, redact_url
 from amqtask.worker.forks import Forks, Template
 from amqtask.worker.logs import set_up_logging
@@ -102,6 +101,8 @@ async def _run(app: App, spec: WorkerSpec, settings: Settings, template: Templat
     )
     if settings.health_port is None:
         return await supervisor.run()
+    from amqtask.monitor import HealthServer  # a worker that nobody probes need not hold it
+
     health = HealthServer(supervisor.status, settings.health_host, settings.health_port)
     await health.start()
     try:

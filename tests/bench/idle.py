@@ -207,7 +207,8 @@ def _running(
         "AMQTASK_DEAD_LETTER_EXCHANGE": names.exchange("dead"),
         "AMQTASK_DELAY_PREFIX": names.delay_prefix(),
     }
-    environ |= _compiled(folder)
+    if each.command[0] == sys.executable:  # pip has compiled what the others are
+        environ |= _compiled(folder)
     log = folder / f"{queue}.log"
     with log.open("wb") as written:
         process = subprocess.Popen(
