@@ -22,10 +22,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 from amqtask.errors import ConfigurationError
 from amqtask.testing import servers
 from amqtask.testing.servers import Server
+from amqtask.topology.delay import delay_plan
+from amqtask.topology.plan import DeclareExchange, DeclareQueue
 from tests.embedded import broker_process
 
-#: More than any topology here has, so that a changed number of levels leaves nothing behind.
-_DELAY_LEVELS = 40
 #: The RabbitMQ version whose ways the embedded broker follows.
 EMBEDDED_FOLLOWS = "4.0"
 #: What one project of docker compose has for the tests.
@@ -225,9 +225,12 @@ class Names:
     def delay_prefix(self, word: str = "delay") -> str:
         """Return a prefix for delay levels; the levels' queues and exchanges are deleted."""
         prefix = f"test-{self._mark}-{word}"
-        levels = [f"{prefix}.{level:02d}" for level in range(_DELAY_LEVELS)]
-        self._queues += [*levels, f"{prefix}.lost"]
-        self._exchanges += [*levels, f"{prefix}.ready", f"{prefix}.lost"]
+        for step in delay_plan(prefix).steps:
+            match step:
+                case DeclareQueue(name=name):
+                    self._queues.append(name)
+                case DeclareExchange(name=name):
+                    self._exchanges.append(name)
         return prefix
 
     def delete(self, url: str) -> None:
