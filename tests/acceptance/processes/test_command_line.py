@@ -114,7 +114,7 @@ def test_topology(desk: Workshop) -> None:
     )
     assert re.search(rf"^  {queue}\.dead +quorum", shown.stdout, re.MULTILINE)
     assert re.search(rf"^  {exchange} +{queue}\.# +-> {queue}$", shown.stdout, re.MULTILINE)
-    assert "32 levels from 50 ms" in shown.stdout
+    assert "44 queues from 50 ms" in shown.stdout
 
 
 @pytest.mark.parametrize(
