@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import Any
@@ -16,11 +15,7 @@ from tests.bench.work import APART, clock, clocked, tail
 WARM_UP = 200
 _said = said()
 
-app = Celery(
-    "bench",
-    broker=_said.url,
-    backend=os.environ.get("BENCH_BACKEND") or _said.results or None,
-)
+app = Celery("bench", broker=_said.url, backend=_said.results or None)
 app.conf.update(
     task_default_queue=_said.queue,
     broker_transport_options={"confirm_publish": _said.safe},

@@ -37,10 +37,10 @@ def _stray(line: Line, app: App, queue: str, id: str) -> None:
 
 @pytest.fixture
 def levels(make_app: MakeApp, names: Names, line: Line) -> App:
-    """An app whose delay levels exist, and no stray message is left of another test."""
-    app = make_app(names.queue("other"))
+    """An app whose delay levels exist, and are its own."""
+    prefix = names.levels(names.exchange("strays"))
+    app = make_app(names.queue("other"), delay_prefix=prefix)
     app.send_task("t.wake", countdown=0.05)
-    line.channel.queue_purge(lost_name(app.settings.delay_prefix))
     return app
 
 
