@@ -13,6 +13,7 @@ from amqtask.errors import (
     BrokerUnreachable,
     CallError,
     ChannelClosed,
+    ChordError,
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
@@ -30,6 +31,7 @@ from amqtask.errors import (
     PublishTimeout,
     Reject,
     RemoteError,
+    Replace,
     ReplyLost,
     ResultError,
     ResultTimeout,
@@ -46,9 +48,9 @@ from amqtask.errors import (
     UnknownSetting,
     UnknownTask,
     Unroutable,
-    UnsupportedMessage,
     WaitInTask,
     WorkerLost,
+    WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
 from amqtask.policy.entry import Entry
@@ -60,6 +62,14 @@ from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.canvas import (
+    GroupSignature,
+    Signature,
+    chain,
+    chord,
+    group,
+    signature,
+)
 
 __version__ = "0.1.0"
 
@@ -78,6 +88,7 @@ __all__ = [
     "BrokerUnreachable",
     "CallError",
     "ChannelClosed",
+    "ChordError",
     "ConfigurationError",
     "ConnectionLost",
     "ContentDisallowed",
@@ -90,6 +101,7 @@ __all__ = [
     "Every",
     "Exchange",
     "GroupResult",
+    "GroupSignature",
     "Ignore",
     "MalformedMessage",
     "MessageError",
@@ -105,6 +117,7 @@ __all__ = [
     "Queue",
     "Reject",
     "RemoteError",
+    "Replace",
     "ReplyLost",
     "ResultError",
     "ResultSet",
@@ -115,6 +128,7 @@ __all__ = [
     "RetryPolicy",
     "Schedule",
     "Settings",
+    "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
     "Task",
@@ -127,14 +141,18 @@ __all__ = [
     "UnknownSetting",
     "UnknownTask",
     "Unroutable",
-    "UnsupportedMessage",
     "WaitInTask",
     "WorkerLost",
+    "WorkflowFailed",
     "__version__",
     "allow_waiting",
     "as_completed",
+    "chain",
+    "chord",
     "cron",
     "current_task",
     "every",
+    "group",
     "once",
+    "signature",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import iscoroutinefunction
@@ -35,8 +36,10 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
+from amqtask.workflow.builtin import BUILTIN
 from amqtask.workflow.canvas import Canvas, signature
 from amqtask.workflow.inside import addition_of, replacement_of
+from amqtask.workflow.join import joins_of
 from amqtask.workflow.ports import Joins
 
 P = ParamSpec("P")
@@ -143,6 +146,12 @@ class App:
         self.tasks = Registry()
         #: What the code wants beats to fire, by `schedule`, ``@app.task(schedule=...)`` and settings.
         self.entries = Entries()
+        for task, function in BUILTIN.items():
+            self.tasks.add_builtin(
+                SyncTask(self, function, name=task, bind=True, retry=NO_RETRY, defaults=Options())
+            )
+        #: The event loop of a worker's async tasks; None where no worker runs.
+        self.loop: AbstractEventLoop | None = None
         self.transport = Transport(self.settings, name=name)
         self._canceller = Canceller(self.settings, self.transport)
         #: What beats have before them, seen and changed at run time.
@@ -500,13 +509,9 @@ class App:
 
     @property
     def joins(self) -> Joins:
-        """What joins the members of chords.
-
-        Raises:
-            ConfigurationError: Nothing does.
-        """
+        """What joins the members of chords: the result backend where it can, else the broker."""
         if self._joins is None:
-            raise ConfigurationError("chords cannot be joined yet", hint="leave the body out")
+            self._joins = joins_of(self)
         return self._joins
 
     # -- broker -------------------------------------------------------------------

@@ -28,8 +28,7 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- MalformedMessage          not a task message, or broken
     |   +-- ContentDisallowed         its serializer is not in accept_content
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
-    |   +-- UnknownTask               no task of that name here
-    |   `-- UnsupportedMessage        it asks for what this version does not do
+    |   `-- UnknownTask               no task of that name here
     +-- ControlError                  what runs did not do what was asked
     |   `-- NoAnswer                  nobody answered in time
     `-- ResultError                   what became of a call
@@ -64,12 +63,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 
 def near(name: str, known: Sequence[str]) -> str:
     """Return ``", did you mean 'x'?"`` when a known name is close, else ``""``."""
+    from difflib import get_close_matches  # only needed where something is wrong
+
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
 
@@ -288,12 +288,6 @@ class UnknownTask(MessageError):
     """No task of that name is registered in this worker."""
 
     reason = "unknown_task"
-
-
-class UnsupportedMessage(MessageError):
-    """It asks for something that this version does not do; running it would lose that part."""
-
-    reason = "unsupported"
 
 
 # -- control ------------------------------------------------------------------

@@ -172,9 +172,10 @@ class Sender:
                 compression=options.compression or self._settings.compression,
                 compress_over=self._settings.compress_over,
                 now=now,
-                # a TTL would run out inside the delay levels; the worker checks `expires` itself
+                # a TTL would run out inside the delay levels, and a member of a chord that the
+                # broker drops could not tell the others; the worker checks `expires` itself
                 ttl_ms=max(0, round(expires_in * 1000))
-                if expires_in is not None and delay <= 0
+                if expires_in is not None and delay <= 0 and place.embed.chord is None
                 else None,
             )
         except EncodeError as error:

@@ -328,13 +328,15 @@ class Settings:
     control_exchange: str = _setting("amqtask.control", _text())
     #: Queue that holds the state of beats; None is ``amqtask.beat.`` and the app's name.
     beat_queue: str | None = _setting(None, _optional(_text("the name of a queue")))
-    #: Seconds between a beat's heartbeats; a stopped leader is followed after twice that.
-    beat_heartbeat: int = _setting(2, _whole(1, 65535))
+    #: Seconds between a beat's heartbeats; a leader that hangs is followed within three of them.
+    beat_heartbeat: int = _setting(1, _whole(1, 65535))
 
     #: Seconds that results are kept; None keeps them for ever.
     result_expires: float | None = _setting(86400.0, _optional(_seconds()))
     #: Seconds that failures are kept; None keeps them as long as other results.
     result_failure_expires: float | None = _setting(None, _optional(_seconds()))
+    #: Seconds that a chord waits for its members, counted from the last one that came.
+    join_expires: float = _setting(86400.0, _seconds())
     #: Compression of stored results over ``compress_over``; None stores them as they are.
     result_compression: str | None = _setting(None, _optional(_text("the name of a compression")))
     #: Bytes of the largest result that is stored or sent.
@@ -365,6 +367,10 @@ class Settings:
     concurrency: int = _setting(16, _whole(1))
     #: Processes of one worker.
     processes: int = _setting(1, _whole(1))
+    #: What a worker's processes share the memory of: ``amqtask``, the ``app`` too, or ``nothing``.
+    preload: Literal["nothing", "amqtask", "app"] = _setting(
+        "amqtask", _choice("nothing", "amqtask", "app")
+    )
     #: Where tasks run that do not say it: ``auto`` takes threads and the event loop.
     pool: Literal["auto", "process"] = _setting("auto", _choice("auto", "process"))
     #: Tasks that run isolated at the same time in one worker process; None takes the CPUs.

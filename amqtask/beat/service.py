@@ -48,6 +48,8 @@ RENEW = 45.0
 REST = (0.2, 30.0)
 #: Seconds that a term lasts to count as one that went well.
 _WELL = 10.0
+#: Seconds that what is under way has to end when a beat stops.
+STOP = 15.0
 #: Seconds without a look at the clock after which a beat counts as dead.
 DEAD = 60.0
 #: Seconds by which the clock may jump before it is said.
@@ -142,7 +144,11 @@ class Beat:
         if self._task is not None:
             if self._term is None:
                 self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=STOP)
+            if not self._task.done():
+                log.warning("beat.hung: what is under way takes over %g s, it is given up", STOP)
+                self._task.cancel()
+                await asyncio.wait([self._task])
         await self._link.close()
 
     async def _run(self) -> None:

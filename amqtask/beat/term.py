@@ -32,8 +32,9 @@ from amqtask.transport.seat import Seat
 
 log = logging.getLogger(__name__)
 
-#: Bytes of notes that are written, at least, before all is written anew.
-_LEAST = 4096
+#: Bytes up to which a state is written whole each time, so that its queue holds one message. Of
+#: a larger one only what changed is written, until that is as much again.
+_SMALL = 4096
 #: Seconds until a fire that could not be sent is tried again.
 AGAIN = 2.0
 #: Marks of entries that are no more are kept so long, in case that they come back.
@@ -256,9 +257,9 @@ class Term:
         """Take in what others wrote to the queue: the memory of one that led before."""
         async with self.lock:
             self.seat.news.clear()
-            strangers = [held for tag, held in self.seat.held.items() if tag not in self._own]
+            strangers = {tag: held for tag, held in self.seat.held.items() if tag not in self._own}
             state = self.state
-            for held in strangers:
+            for held in strangers.values():
                 try:
                     record = read(held.message)
                 except MalformedMessage as error:
@@ -274,6 +275,7 @@ class Term:
                 self.state, self._plain = state, plain_marks(state.marks)
                 self._place_all(utcnow())
             await self._save({}, whole=True)
+            self.seat.drop(*strangers)
 
     def memory(self) -> Message:
         """Return all that this one knows, for whoever leads next."""
@@ -307,11 +309,12 @@ class Term:
         self._plain.update(plain_marks(marks))
         message = note(state.seq, marks)
         self._noted += len(message.body)
-        whole = whole or dynamic is not None or self._noted >= max(_LEAST, self._whole)
+        small = self._whole <= _SMALL
+        whole = whole or dynamic is not None or small or self._noted >= self._whole
         if whole:
             self._prune()
             message = snapshot(self.state, self._plain)
-        before = tuple(self.seat.held)
+        before = tuple(self._own)
         tag = await self.seat.put(message)
         if whole:
             self._noted, self._whole, self._saved = 0, len(message.body), awake()

@@ -19,6 +19,7 @@ from amqtask.cli.result import show_result
 from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
+from amqtask.worker.forks import Template
 
 _LEVELS = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
 _loglevel_option = click.option(
@@ -76,6 +77,12 @@ def cli(ctx: click.Context, where: str | None) -> None:
     metavar="MIN,MAX",
     help="Start with MIN processes, more up to MAX while all slots are busy and messages wait, "
     "fewer when they idle (setting: autoscale).",
+)
+@click.option(
+    "--preload",
+    type=click.Choice(["nothing", "amqtask", "app"], case_sensitive=False),
+    help="What processes have imported when they are made, and share the memory of: amqtask, "
+    "the app too, or nothing: each is a fresh Python (setting: preload).",
 )
 @click.option(
     "-c",
@@ -142,6 +149,13 @@ def cli(ctx: click.Context, where: str | None) -> None:
 @_health_port_option
 @_health_host_option
 @_loglevel_option
+@click.option(
+    "-B",
+    "--beat",
+    is_flag=True,
+    help="Also send calls when their schedules are due. As many workers as you like may do "
+    "so: one of them leads.",
+)
 @click.option("-n", "--name", help="Name of this worker; the host's by default.")
 @click.pass_context
 def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
@@ -162,7 +176,8 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       2   wrong words on the command line
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
-    sys.exit(start_worker(_find(ctx, where), **given))
+    template = Template.fork()  # before any code of the app runs, which may start a thread
+    sys.exit(start_worker(_find(ctx, where), template, **given))
 
 
 @cli.command(cls=_Command)
@@ -304,7 +319,7 @@ def dev(
     no_reload: bool,
     **worker: Any,
 ) -> None:
-    """Run a broker and a worker, and start the worker anew when code changes.
+    """Run a broker, a worker and a beat, and start these anew when code changes.
 
     The broker is embedded, in memory, and whatever the app says it is used
     instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
@@ -322,7 +337,7 @@ def dev(
         named = None
     app = where or ctx.obj
     arguments = ["-A", app] if app else []
-    arguments.append("worker")
+    arguments += ["worker", "--beat"]
     for name, value in worker.items():
         if value is not None:
             arguments += [f"--{name}", str(value)]

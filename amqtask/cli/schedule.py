@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amqtask.app import App
+from amqtask.cli import outlook
 from amqtask.cli.common import Command, app_option, find
 from amqtask.clock import wall
 from amqtask.errors import ConfigurationError
@@ -125,7 +126,7 @@ def add(
     own, call = _said(given)
     with find(ctx, where) as app:
         row = app.schedules.add(name, task, when, replace=replace, paused=paused, **own, **call)
-    click.echo(f"{name} is added: {row.schedule}, {_next(row)}")
+    click.echo(f"{name} is added: {row.schedule}, next {_next(row)}")
 
 
 @schedule.command(cls=Command)
@@ -161,7 +162,7 @@ def edit(
         if not changes:
             raise click.UsageError("nothing is to be changed; see --help")
         row = app.schedules.edit(name, **changes)
-    click.echo(f"{name} is changed: {row.schedule}, {_next(row)}")
+    click.echo(f"{name} is changed: {row.schedule}, next {_next(row)}")
 
 
 def _each(verb: str, text: str, does: Callable[[App, str], str]) -> None:
@@ -186,7 +187,7 @@ def _paused(app: App, name: str) -> str:
 
 
 def _resumed(app: App, name: str) -> str:
-    return f"{name} goes on, {_next(app.schedules.resume(name))}"
+    return f"{name} goes on, next {_next(app.schedules.resume(name))}"
 
 
 def _run(app: App, name: str) -> str:
@@ -229,6 +230,10 @@ def status(ctx: click.Context, /, where: str | None, as_json: bool) -> None:
     click.echo(f"entries  {found['entries']}, {found['dynamic']} of them added at run time")
     click.echo(f"fires    {counts}")
     click.echo(f"drift    {found['drift']:.3f} s, {found['most_drift']:.3f} s at most")
+
+
+for _command in (outlook.next_, outlook.export, outlook.import_):
+    schedule.add_command(_command)
 
 
 # -- what was said, and what is shown -------------------------------------------
@@ -300,8 +305,8 @@ def _next(row: ScheduleInfo) -> str:
     if row.paused:
         return "paused"
     if row.next is None:
-        return "no instant comes any more"
-    return f"next in {_span(max(0.0, row.next.timestamp() - wall()))}"
+        return "never again"
+    return f"in {_span(max(0.0, row.next.timestamp() - wall()))}"
 
 
 def _ago(instant: float) -> str:

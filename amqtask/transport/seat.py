@@ -34,8 +34,8 @@ from amqtask.transport.watch import Watch
 #: ``type`` property of a mark.
 MARK = "amqtask.mark"
 #: Seconds for which one proof is enough. A broker needs as long, at two missed heartbeats of
-#: 2 s, to give up on a connection that went silent right after it.
-LEASE = 4.0
+#: a second each, to give up on a connection that went silent right after it.
+LEASE = 2.0
 #: Seconds that a proof may take; beyond, the connection is given up.
 PATIENCE = 10.0
 #: Seconds after which the broker forgets a mark that nobody took.

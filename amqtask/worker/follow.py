@@ -116,18 +116,8 @@ class Followers:
         self._io.post(step)
 
     def takes(self, task: str) -> int:
-        """Return how many arguments an errback takes, by its task's name; see `Takes`.
-
-        One that is not here is taken for one that wants to know what happened.
-        """
-        known = self._app.tasks.get(task)
-        if known is None:
-            return 3
-        try:
-            known.parameters.bind_partial(None, None, None)
-        except TypeError:
-            return 1
-        return 3
+        """See `takes`."""
+        return takes(self._app, task)
 
     # -- one after the other ------------------------------------------------------
 
@@ -209,6 +199,21 @@ class Followers:
             self._app.joins.part(part, Bodies(self, job), done, ours)
 
         self._keeper.insist(job, "its part of a chord", begin, then=then, unsendable=unsendable)
+
+
+def takes(app: App, task: str) -> int:
+    """Return how many arguments an errback takes, by its task's name: 1 or 3.
+
+    One that is not here is taken for one that wants to know what happened.
+    """
+    known = app.tasks.get(task)
+    if known is None:
+        return 3
+    try:
+        known.parameters.bind_partial(None, None, None)
+    except TypeError:
+        return 1
+    return 3
 
 
 class Bodies:

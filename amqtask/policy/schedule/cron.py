@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
 
@@ -77,7 +76,8 @@ class Cron:
         None: no such time comes within 50 years.
         """
         try:
-            local = after.astimezone(self._zone)
+            # by way of UTC: what is in the zone already may be a time that clocks skip
+            local = after.astimezone(UTC).astimezone(self._zone)
             found = self._next_given(local) if self._given else self._next_running(local)
             return None if found is None else found.astimezone(UTC)
         except OverflowError:
@@ -167,6 +167,8 @@ def zone(name: str | None) -> tzinfo:
     """
     if name is None or name == "UTC":
         return UTC
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones  # slow import
+
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
