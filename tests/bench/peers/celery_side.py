@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import Any
@@ -135,4 +136,5 @@ def chords(count: int, size: int) -> dict[str, Any]:
 
 def finish() -> None:
     """Disconnect."""
+    gc.collect()  # results unsubscribe when they go, which is too late at the very end
     app.close()
