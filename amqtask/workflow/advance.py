@@ -246,6 +246,8 @@ def _end(
     """End every step of these, and the part of each chord that one of them is in."""
     for node in nodes:
         for step in leaves(node):
+            if not step.options.get("task_id"):
+                continue  # Celery gives some their id when they are sent: nobody waits for those
             result.ended.append(Ended(step, error, state))
             chord, group = step.options.get("chord"), step.options.get("group_id")
             if isinstance(chord, dict) and isinstance(group, str):
