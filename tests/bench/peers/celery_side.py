@@ -123,7 +123,7 @@ def in_flight(count: int) -> dict[str, Any]:
 
 def chords(count: int, size: int) -> dict[str, Any]:
     """Send chords, then wait for all results."""
-    chord([echo.s(1)], total.s()).delay().get(timeout=30)
+    chord([echo.s(1)], total.s()).delay().get(timeout=240)
     began = clock()
     results = [
         chord([echo.s(number) for number in range(size)], total.s()).delay() for _ in range(count)
