@@ -40,6 +40,7 @@ from amqtask.transport import Publication, Requirement, Session
 from amqtask.transport.declare import declare, exists
 
 if TYPE_CHECKING:
+    from amqtask.result import AsyncResult, GroupResult
     from amqtask.task import Task
 
 
@@ -54,6 +55,7 @@ class Outgoing:
         route: Where it goes, once it has waited.
         delay: Seconds from now that it has to wait; 0 for none.
         eta: When it is due; None for at once.
+        whole: Handle of the workflow that it begins; None outside of one.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Outgoing:
     route: Route
     delay: float = 0.0
     eta: datetime | None = None
+    whole: AsyncResult[Any] | GroupResult[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,15 @@ class Sandbox(Outbox):
     def _was_got(self, failure: Failure) -> bool:
         """Tell whether the test has had it raised by ``result.get()``."""
         outgoing = self.outgoing(failure.id)
-        return outgoing is not None and outgoing.pending is not None and outgoing.pending.raised
+        if outgoing is not None and outgoing.pending is not None and outgoing.pending.raised:
+            return True
+        return not self._raised().isdisjoint((failure.id, *failure.also))
+
+    def _raised(self) -> set[str]:
+        """Return the ids of steps of workflows whose failure the test has had raised."""
+        wholes = [each.whole for each in self.outgoings() if each.whole is not None]
+        steps = [step for whole in wholes for step in whole.steps]
+        return {step.id for step in steps if step._pending is not None and step._pending.raised}
 
     # -- what is in the queues ------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def send(app: App, node: Node) -> Any:
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
-    outgoing = _outgoing(app, begins)
+    outgoing = _outgoing(app, begins, handle)
     for opening in begins.openings:
         ready: Future[None] = Future()
         app.joins.open(opening, partial(_done, ready))
@@ -54,7 +55,7 @@ async def asend(app: App, node: Node) -> Any:
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
-    outgoing = _outgoing(app, begins)
+    outgoing = _outgoing(app, begins, handle)
     for opening in begins.openings:
         ready: Future[None] = Future()
         app.joins.open(opening, partial(_done, ready))
@@ -186,9 +187,9 @@ def handle_of(app: App, node: Node, parent: Handle | None = None) -> Any:
             return handle_of(app, node.body, handle_of(app, node.header, parent))
 
 
-def _outgoing(app: App, begins: Launch) -> list[Outgoing]:
+def _outgoing(app: App, begins: Launch, whole: Handle) -> list[Outgoing]:
     parent = _current.get()
-    return [
+    made = [
         prepare(
             app.sender,
             app.tasks,
@@ -198,3 +199,4 @@ def _outgoing(app: App, begins: Launch) -> list[Outgoing]:
         )
         for start in begins.starts
     ]
+    return [replace(each, whole=whole) for each in made]
