@@ -257,9 +257,9 @@ class Term:
         """Take in what others wrote to the queue: the memory of one that led before."""
         async with self.lock:
             self.seat.news.clear()
-            strangers = [held for tag, held in self.seat.held.items() if tag not in self._own]
+            strangers = {tag: held for tag, held in self.seat.held.items() if tag not in self._own}
             state = self.state
-            for held in strangers:
+            for held in strangers.values():
                 try:
                     record = read(held.message)
                 except MalformedMessage as error:
@@ -275,6 +275,7 @@ class Term:
                 self.state, self._plain = state, plain_marks(state.marks)
                 self._place_all(utcnow())
             await self._save({}, whole=True)
+            self.seat.drop(*strangers)
 
     def memory(self) -> Message:
         """Return all that this one knows, for whoever leads next."""
@@ -313,7 +314,7 @@ class Term:
         if whole:
             self._prune()
             message = snapshot(self.state, self._plain)
-        before = tuple(self.seat.held)
+        before = tuple(self._own)
         tag = await self.seat.put(message)
         if whole:
             self._noted, self._whole, self._saved = 0, len(message.body), awake()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -117,7 +116,7 @@ def make_app(
         app = App("beat-tests", environ={}, **{**shared, **settings})
 
         @app.task(name="note")
-        def note(*args: Any) -> None:
+        def note(*args: Any, **kwargs: Any) -> None:
             pass
 
         made.append(app)
@@ -155,7 +154,9 @@ def beating() -> Iterator[Beating]:
 
 
 @pytest.fixture
-def line(broker: str) -> Iterator[Line]:
-    """pika's blocking client on the same broker."""
-    with contextlib.ExitStack() as stack:
-        yield stack.enter_context(line_to(broker))
+def line(broker: str, app: App, queue: str) -> Iterator[Line]:
+    """pika's blocking client on the same broker; the queue of the calls is there, and empty."""
+    with line_to(broker) as line:
+        app.send_task("note")
+        line.take(queue)
+        yield line
