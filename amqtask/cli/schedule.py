@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amqtask.app import App
+from amqtask.cli import outlook
 from amqtask.cli.common import Command, app_option, find
 from amqtask.clock import wall
 from amqtask.errors import ConfigurationError
@@ -229,6 +230,10 @@ def status(ctx: click.Context, /, where: str | None, as_json: bool) -> None:
     click.echo(f"entries  {found['entries']}, {found['dynamic']} of them added at run time")
     click.echo(f"fires    {counts}")
     click.echo(f"drift    {found['drift']:.3f} s, {found['most_drift']:.3f} s at most")
+
+
+for _command in (outlook.next_, outlook.export, outlook.import_):
+    schedule.add_command(_command)
 
 
 # -- what was said, and what is shown -------------------------------------------

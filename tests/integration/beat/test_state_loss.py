@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from amqtask import App, every
+from amqtask.beat import handover
 from amqtask.beat.plan import Mark
 from amqtask.beat.state import State, snapshot
 from tests.helpers import eventually
@@ -147,9 +148,14 @@ def test_a_state_of_a_later_version_is_left_alone(
 
 
 def test_a_deleted_queue_is_made_anew_from_memory(
-    make_app: MakeApp, beating: Beating, line: Line, state: str
+    make_app: MakeApp,
+    beating: Beating,
+    line: Line,
+    state: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever led remembers, whoever leads next: nothing that was added is lost."""
+    monkeypatch.setattr(handover, "REMEMBER", 10.0)
     first, second = make_app(), make_app()
     for each in (first, second):
         declare(each)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtask.beat import agenda as module
@@ -35,7 +35,6 @@ def fires(ticks: list[Tick]) -> list[Fire]:
 # -- as the plan ----------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(ENTRIES, max_size=4, unique_by=lambda each: each.name), STEPS)
 def test_it_decides_as_the_plan_does(entries: list[Entry], steps: list[float]) -> None:
     """Same fires, same misses, same marks and the same next look, whatever the clock does."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from amqtask.beat.plan import (
@@ -325,7 +325,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(ENTRIES, max_size=4, unique_by=lambda each: each.name), STEPS)
 def test_whatever_the_clock_does(entries: list[Entry], steps: list[float]) -> None:
     """No instant is fired twice or early, in order, and each fired one is one of the schedule's."""
@@ -344,7 +343,6 @@ def test_whatever_the_clock_does(entries: list[Entry], steps: list[float]) -> No
         assert all(before < after for before, after in itertools.pairwise(found_instants))
 
 
-@settings(deadline=None)
 @given(
     st.lists(SCHEDULES, max_size=3),
     st.sampled_from([0, 0.5, 40]),
