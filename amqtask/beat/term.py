@@ -39,6 +39,8 @@ _SMALL = 4096
 AGAIN = 2.0
 #: Marks of entries that are no more are kept so long, in case that they come back.
 _KEEP = timedelta(days=30)
+#: An entry that was decided within this is one that the leader before had.
+_LATELY = timedelta(minutes=10)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -133,6 +135,15 @@ class Term:
     def is_code(self, name: str) -> bool:
         """Whether an entry is declared in code."""
         return name in self._code
+
+    def left_behind(self) -> list[str]:
+        """Return the names that were looked after until lately, and are not any more."""
+        since, known = utcnow() - _LATELY, self.entries
+        return [
+            name
+            for name, mark in self.state.marks.items()
+            if mark.at > since and name not in known and name not in self.broken
+        ]
 
     def _place_all(self, now: datetime) -> None:
         for name, entry in self._code.items():
