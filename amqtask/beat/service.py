@@ -23,7 +23,8 @@ from amqtask.beat.desk import Desk
 from amqtask.beat.handover import exists, take_over
 from amqtask.beat.leader import Leader, Role
 from amqtask.beat.state import LaterVersion
-from amqtask.beat.term import Tally, Term, utcnow
+from amqtask.beat.tally import Tally, utcnow
+from amqtask.beat.term import Term
 from amqtask.clock import awake, wall
 from amqtask.control.agent import Agent
 from amqtask.errors import AmqtaskError, TransportError
