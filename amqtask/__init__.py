@@ -16,6 +16,7 @@ from amqtask.errors import (
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
+    ControlError,
     DecodedTooLarge,
     DelayTooLong,
     EncodeError,
@@ -24,6 +25,7 @@ from amqtask.errors import (
     MessageError,
     MessageTooLarge,
     Nacked,
+    NoAnswer,
     NoBackend,
     PipelineError,
     PublishError,
@@ -56,6 +58,7 @@ from amqtask.policy.retry import RetryPolicy
 from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
+from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
@@ -82,6 +85,7 @@ __all__ = [
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "ControlError",
     "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
@@ -95,6 +99,7 @@ __all__ = [
     "MessageError",
     "MessageTooLarge",
     "Nacked",
+    "NoAnswer",
     "NoBackend",
     "Once",
     "Pipeline",
@@ -114,6 +119,8 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Schedule",
+    "ScheduleInfo",
+    "Schedules",
     "Settings",
     "SoftTimeLimitExceeded",
     "SyncTask",
