@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from amqtask.testing import servers
+from tests.bench import results
 from tests.bench.cases import QUICK, Sizes, cases, check_alike
 from tests.bench.measure import Table, measure
 from tests.bench.peers import environment
@@ -31,7 +32,8 @@ def main() -> None:
         chosen = cases(place, QUICK if said.quick else Sizes(), rivals=said.rivals)
         if said.only:
             chosen = [case for case in chosen if case.key in said.only.split(",")]
-        if not chosen:
+        with_results = not said.only or "results" in said.only.split(",")
+        if not chosen and not with_results:
             sys.exit("tests.bench: --only names none of the cases")
         loads: list[float] = []
         tables: list[Table] = []
@@ -43,18 +45,22 @@ def main() -> None:
         for case in chosen:
             tables.append(measure(case, said.rounds, progress))
             show(console, tables[-1])
+        kept = ""
+        if with_results and said.rivals:
+            count = results.QUICK if said.quick else results.COUNT
+            kept = results.run(console, server.url, count, LEAST_ROUNDS)
         circumstances = Circumstances(
             server.version,
             is_local(server.url),
             said.rounds,
-            (min(loads), max(loads)),
+            (min(loads, default=0.0), max(loads, default=0.0)),
             environment.versions() if said.rivals else {},
         )
     console.print("\n".join(circumstances.lines()), highlight=False)
     if said.write:
         written = ROOT / PAGE
         idle = idle_of(written.read_text()) if written.is_file() else ""
-        text = page(tables, circumstances)
+        text = results.with_section(page(tables, circumstances), kept)
         written.write_text(with_idle(text, idle) if idle else text)
         console.print(f"wrote {PAGE}")
 
@@ -72,7 +78,9 @@ def _arguments() -> argparse.Namespace:
         help="without the other libraries, whose environment takes a minute to make",
     )
     parser.add_argument(
-        "--only", default="", help="cases, with commas: publish, calls, drain, rpc, import, ready"
+        "--only",
+        default="",
+        help="cases, with commas: publish, calls, drain, rpc, import, ready, results",
     )
     parser.add_argument(
         "--broker",
