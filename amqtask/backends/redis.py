@@ -161,7 +161,7 @@ class RedisStore(KeyStore):
         The way through the pool costs more than the question; who comes while the connection
         is in use takes that way.
         """
-        pool = getattr(client, "connection_pool", None)
+        pool: Any = getattr(client, "connection_pool", None)
         # Sentinel's pool has to see each use: the server may be no master any more
         plain = type(pool) is redis.BlockingConnectionPool
         if not plain or not self._holding.acquire(blocking=False):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -231,7 +232,7 @@ def section_of(page: str) -> str:
 # -- one reading ----------------------------------------------------------------
 
 
-def _read(function: str, arguments: Mapping[str, object]) -> dict[str, float]:
+def _read(function: str, arguments: Mapping[str, object]) -> Any:
     command = [sys.executable, "-m", "tests.bench.side", "result_sides", function]
     done = subprocess.run(
         [*command, json.dumps(arguments)],
@@ -241,8 +242,7 @@ def _read(function: str, arguments: Mapping[str, object]) -> dict[str, float]:
         check=True,
         text=True,
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _line(
