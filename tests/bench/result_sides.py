@@ -32,12 +32,12 @@ BOTH = "sent, and read one by one"
 
 def ours(url: str, broker: str, queue: str, count: int) -> dict[str, float]:
     """Store and read with amqtask."""
-    worker, caller = _apps(url, broker, queue)
+    worker, caller = open_apps(url, broker, queue)
     ids = [str(uuid.uuid4()) for _ in range(count)]
     backend, reads = worker.backend, caller.backend
     assert backend is not None
     assert reads is not None
-    reply_to = _ready(caller, queue)
+    reply_to = ready(caller, queue)
     # over rpc:// an outcome comes to whoever has its handle already
     handles = [caller.result(task_id) for task_id in ids]
 
@@ -105,11 +105,11 @@ def theirs(url: str, broker: str, queue: str, count: int) -> dict[str, float]:
 
 def wakes(url: str, broker: str, queue: str, count: int) -> dict[str, list[float]]:
     """Return the seconds from a worker's giving an outcome away to its waiter's going on."""
-    worker, caller = _apps(url, broker, queue)
+    worker, caller = open_apps(url, broker, queue)
     backend, reads = worker.backend, caller.backend
     assert backend is not None
     assert reads is not None
-    reply_to = _ready(caller, queue)
+    reply_to = ready(caller, queue)
     late = []
     for number in range(count + 5):
         handle = caller.result(str(uuid.uuid4()))
@@ -143,13 +143,14 @@ def _waiter(handle: AsyncResult[Any]) -> tuple[list[float], threading.Thread]:
     return woken, thread
 
 
-def _apps(url: str, broker: str, queue: str) -> tuple[App, App]:
+def open_apps(url: str, broker: str, queue: str) -> tuple[App, App]:
+    """Return a worker's app and a caller's."""
     said: dict[str, Any] = {"backend": url, "broker": broker, "result_expires": KEPT}
     worker, caller = (App(name, environ={}, queues=[queue], **said) for name in ("w", "c"))
     return worker, caller
 
 
-def _ready(app: App, queue: str) -> str:
+def ready(app: App, queue: str) -> str:
     """Return the address for replies, once it is one."""
     assert app.backend is not None
     if app.backend.can.stores:
