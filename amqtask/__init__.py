@@ -13,6 +13,7 @@ from amqtask.errors import (
     BrokerUnreachable,
     CallError,
     ChannelClosed,
+    ChordError,
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
@@ -30,6 +31,7 @@ from amqtask.errors import (
     PublishTimeout,
     Reject,
     RemoteError,
+    Replace,
     ReplyLost,
     ResultError,
     ResultTimeout,
@@ -46,18 +48,28 @@ from amqtask.errors import (
     UnknownSetting,
     UnknownTask,
     Unroutable,
-    UnsupportedMessage,
     WaitInTask,
     WorkerLost,
+    WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
+from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
+from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.canvas import (
+    GroupSignature,
+    Signature,
+    chain,
+    chord,
+    group,
+    signature,
+)
 
 __version__ = "0.1.0"
 
@@ -76,21 +88,27 @@ __all__ = [
     "BrokerUnreachable",
     "CallError",
     "ChannelClosed",
+    "ChordError",
     "ConfigurationError",
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
     "EncodeError",
+    "Entry",
+    "Every",
     "Exchange",
     "GroupResult",
+    "GroupSignature",
     "Ignore",
     "MalformedMessage",
     "MessageError",
     "MessageTooLarge",
     "Nacked",
     "NoBackend",
+    "Once",
     "Pipeline",
     "PipelineError",
     "Progress",
@@ -99,6 +117,7 @@ __all__ = [
     "Queue",
     "Reject",
     "RemoteError",
+    "Replace",
     "ReplyLost",
     "ResultError",
     "ResultSet",
@@ -107,7 +126,9 @@ __all__ = [
     "RetriesExhausted",
     "Retry",
     "RetryPolicy",
+    "Schedule",
     "Settings",
+    "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
     "Task",
@@ -120,11 +141,18 @@ __all__ = [
     "UnknownSetting",
     "UnknownTask",
     "Unroutable",
-    "UnsupportedMessage",
     "WaitInTask",
     "WorkerLost",
+    "WorkflowFailed",
     "__version__",
     "allow_waiting",
     "as_completed",
+    "chain",
+    "chord",
+    "cron",
     "current_task",
+    "every",
+    "group",
+    "once",
+    "signature",
 ]

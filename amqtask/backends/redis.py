@@ -32,8 +32,10 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from amqtask.backends.base import Can, Found, Listener, Record, whole_seconds
+from amqtask.backends.chords import Chords
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
+from amqtask.backends.redis_chords import RedisChords
 from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError
 from amqtask.settings import Settings
 
@@ -85,7 +87,7 @@ class RedisStore(KeyStore):
         ConfigurationError: The URL cannot be understood.
     """
 
-    can = Can(notifies=True, expires=True, guards=True, counts=True, largest=_LARGEST)
+    can = Can(notifies=True, expires=True, guards=True, counts=True, keeps=True, largest=_LARGEST)
 
     def __init__(self, url: str, settings: Settings, codec: Codec) -> None:
         super().__init__(url, settings, codec)
@@ -201,6 +203,21 @@ class RedisStore(KeyStore):
         """See `Store.count`."""
         with _wrapped(self):
             return int(self._client.eval(_COUNT, 1, self._count + key, by, _seconds(expires)))
+
+    def keep(self, key: str, value: bytes, expires: float) -> bytes:
+        """See `Store.keep`."""
+        with _wrapped(self):
+            name = self._group + key
+            made = self._client.set(name, value, ex=whole_seconds(expires), nx=True)
+            there = None if made else self._client.get(name)
+            return value if there is None else bytes(there)
+
+    def chords(self) -> Chords | None:
+        """See `Store.chords`; a cluster has the keys of one chord in several places."""
+        if "+cluster" in self.url.partition("://")[0]:
+            return None
+        decode = self.codec.decode_value
+        return RedisChords(lambda: self._client, lambda: _wrapped(self), self._group, decode)
 
     # -- news -----------------------------------------------------------------------
 

@@ -9,37 +9,16 @@ from typing import Any
 
 import click
 
-from amqtask.app import App
+from amqtask.cli.beat import start_beat
 from amqtask.cli.cancel import cancel_calls
+from amqtask.cli.common import Command as _Command
+from amqtask.cli.common import app_option as _app_option
+from amqtask.cli.common import find as _find
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
 from amqtask.cli.result import show_result
+from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
-from amqtask.discovery import find_app
-from amqtask.errors import AmqtaskError
-
-
-class _Command(click.Command):
-    """A command whose amqtask errors end in one line and a hint, not in a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except AmqtaskError as error:
-            click.echo(f"amqtask: {error}", err=True)
-            if error.hint:
-                click.echo(f"  {error.hint}", err=True)
-            sys.exit(1)
-
-
-_app_option = click.option(
-    "-A",
-    "--app",
-    "where",
-    metavar="MODULE[:ATTR]",
-    help="Where the App is. Else AMQTASK_APP, [tool.amqtask] app in pyproject.toml, "
-    "or an App in tasks.py or app.py of this folder.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,10 +42,6 @@ def cli(ctx: click.Context, where: str | None) -> None:
     [tool.amqtask] in pyproject.toml.
     """  # noqa: D301 - click wants the character itself
     ctx.obj = where
-
-
-def _find(ctx: click.Context, where: str | None) -> App:
-    return find_app(where or ctx.obj)
 
 
 @cli.command(cls=_Command)
@@ -165,6 +140,13 @@ def _find(ctx: click.Context, where: str | None) -> App:
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     help="How much to log (setting: loglevel).",
 )
+@click.option(
+    "-B",
+    "--beat",
+    is_flag=True,
+    help="Also send calls when their schedules are due. As many workers as you like may do "
+    "so: one of them leads.",
+)
 @click.option("-n", "--name", help="Name of this worker; the host's by default.")
 @click.pass_context
 def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
@@ -186,6 +168,35 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
     sys.exit(start_worker(_find(ctx, where), **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+@click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    help="How much to log (setting: loglevel).",
+)
+@click.option("-n", "--name", help="Name of this beat; host and process id by default.")
+@click.pass_context
+def beat(ctx: click.Context, /, where: str | None, **given: Any) -> None:
+    """Send calls when their schedules are due.
+
+    Start as many as you like: one of them leads, the others stand by, and each instant
+    is fired by one. SIGTERM or Ctrl-C hands the lead over and exits with 0.
+    """
+    sys.exit(start_beat(_find(ctx, where), **given))
 
 
 @cli.command(cls=_Command)
@@ -316,7 +327,7 @@ def dev(
     no_reload: bool,
     **worker: Any,
 ) -> None:
-    """Run a broker and a worker, and start the worker anew when code changes.
+    """Run a broker, a worker and a beat, and start these anew when code changes.
 
     The broker is embedded, in memory, and whatever the app says it is used
     instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
@@ -334,9 +345,12 @@ def dev(
         named = None
     app = where or ctx.obj
     arguments = ["-A", app] if app else []
-    arguments.append("worker")
+    arguments += ["worker", "--beat"]
     for name, value in worker.items():
         if value is not None:
             arguments += [f"--{name}", str(value)]
     folders = () if no_reload else watch or (Path(),)
     sys.exit(run_dev(Wishes(named, data, port, folders, arguments)))
+
+
+cli.add_command(schedule)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
 
 from amqtask.app import App
+from amqtask.beat.runner import beat_status
+from amqtask.beat.service import Beat
 from amqtask.cli.kinds import NONE
 from amqtask.cli.topology import split_slots
 from amqtask.discovery import locate
@@ -22,6 +27,7 @@ from amqtask.worker.logs import set_up_logging
 from amqtask.worker.notify import Notifier
 from amqtask.worker.scaling import Scaler
 from amqtask.worker.spec import WorkerSpec
+from amqtask.worker.status import Status
 from amqtask.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -30,13 +36,16 @@ log = logging.getLogger(__name__)
 _BY_ENVIRONMENT = ("time_limit", "soft_time_limit")
 
 
-def start_worker(app: App, *, queues: str | None, name: str | None, **given: Any) -> int:
+def start_worker(
+    app: App, *, queues: str | None, name: str | None, beat: bool = False, **given: Any
+) -> int:
     """Run a worker until a signal ends it; returns the exit code.
 
     Args:
         app: Whose tasks run.
         queues: What was said of queues; None takes all the app knows.
         name: The worker's name; None takes the setting, else the host's.
+        beat: Whether it runs a beat besides.
         given: Settings that were said as options; None was not said, `NONE` says none.
     """
     if any(url.memory for url in app.transport.urls):
@@ -60,10 +69,10 @@ def start_worker(app: App, *, queues: str | None, name: str | None, **given: Any
             unknown,
             near(unknown, list(app.queues)),
         )
-    return asyncio.run(_run(app, spec, settings))
+    return asyncio.run(_run(app, spec, settings, beat))
 
 
-async def _run(app: App, spec: WorkerSpec, settings: Settings) -> int:
+async def _run(app: App, spec: WorkerSpec, settings: Settings, beat: bool) -> int:
     least, most = settings.autoscale or (settings.processes, settings.processes)
     supervisor = Supervisor(
         app,
@@ -73,14 +82,29 @@ async def _run(app: App, spec: WorkerSpec, settings: Settings) -> int:
         deaf_timeout=settings.deaf_timeout,
         notifier=Notifier(),
     )
-    if settings.health_port is None:
+    async with AsyncExitStack() as stack:
+        status = supervisor.status
+        if beat:
+            running = Beat(app, lambda: app.entries, name=f"{spec.name}:{os.getpid()}")
+            running.start()
+            stack.push_async_callback(running.stop)
+            status = partial(_with_beat, status, running)
+        if settings.health_port is not None:
+            health = HealthServer(status, settings.health_host, settings.health_port)
+            await health.start()
+            stack.push_async_callback(health.stop)
         return await supervisor.run()
-    health = HealthServer(supervisor.status, settings.health_host, settings.health_port)
-    await health.start()
-    try:
-        return await supervisor.run()
-    finally:
-        await health.stop()
+
+
+def _with_beat(worker: Callable[[], Status], beat: Beat) -> Status:
+    """Return how a worker is that runs a beat besides."""
+    said, also = worker(), beat_status(beat)
+    return replace(
+        said,
+        dead=(*said.dead, *also.dead),
+        deaf=(*said.deaf, *(f"beat: {reason}" for reason in also.deaf)),
+        children=(*said.children, *also.children),
+    )
 
 
 def make_spec(

@@ -216,7 +216,7 @@ class _Wanted:
     def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self._task is None:
             return {f"argument {index}": value for index, value in enumerate(args)} | dict(kwargs)
-        bound = self._task.signature.bind(*args, **kwargs)
+        bound = self._task.parameters.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
 

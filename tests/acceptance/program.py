@@ -102,6 +102,8 @@ class Workshop:
             "AMQTASK_DEAD_LETTER_EXCHANGE": names.exchange("dead"),
             "AMQTASK_DELAY_PREFIX": names.delay_prefix(),
             "AMQTASK_CANCEL_EXCHANGE": names.cancel_exchange(),
+            "AMQTASK_CONTROL_EXCHANGE": names.exchange("control"),
+            "AMQTASK_BEAT_QUEUE": names.beat_queue(),
         }
         kept = {key: word for key, word in os.environ.items() if not key.startswith("AMQTASK_")}
         self.environ = kept | self._settings | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}

@@ -107,16 +107,8 @@ class Example:
 MakeExample = Callable[..., Example]
 
 
-@pytest.fixture(scope="module")
-def delay_prefix(any_broker: Server) -> Iterator[str]:
-    """Delay levels for all examples: making them takes as long as an example."""
-    made = Names()
-    yield made.delay_prefix("examples")
-    made.delete(any_broker.url)
-
-
 @pytest.fixture
-def example(any_broker: Server, names: Names, delay_prefix: str, tmp_path: Path) -> MakeExample:
+def example(any_broker: Server, names: Names, tmp_path: Path) -> MakeExample:
     """Copies an example, given its name and those of its queues."""
 
     def make(name: str, *queues: str) -> Example:
@@ -124,7 +116,7 @@ def example(any_broker: Server, names: Names, delay_prefix: str, tmp_path: Path)
         unique["amqtask"] = names.exchange("amqtask")
         names.exchange("amqtask.dead")
         unique["amqtask.cancel"] = names.cancel_exchange("amqtask.cancel")
-        return Example(name, tmp_path, any_broker.url, unique, delay_prefix)
+        return Example(name, tmp_path, any_broker.url, unique, names.delay_prefix())
 
     return make
 

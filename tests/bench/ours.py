@@ -6,7 +6,8 @@ import threading
 import time
 from typing import Any
 
-from tests.bench.tasks import amark, anoop, app, echo, mark, noop
+from amqtask import chord
+from tests.bench.tasks import amark, anoop, app, echo, mark, noop, total
 
 #: Calls before the clock starts: connection, queue, caches.
 WARM_UP = 500
@@ -88,6 +89,22 @@ def in_flight(count: int) -> dict[str, Any]:
     for number, result in enumerate(results):
         if result.get(timeout=120) != number:
             raise AssertionError("the answer belongs to another call")
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
+    return {"count": count, "seconds": seconds, "cpu": cpu}
+
+
+def chords(count: int, size: int) -> dict[str, Any]:
+    """Send chords, then wait for all results."""
+    chord([echo.s(1)], total.s()).delay().get(timeout=30)
+    began, used = time.perf_counter(), time.process_time()
+    with app.pipeline():
+        results = [
+            chord([echo.s(number) for number in range(size)], total.s()).delay()
+            for _ in range(count)
+        ]
+    for result in results:
+        if result.get(timeout=240) != size * (size - 1) // 2:
+            raise AssertionError("a body got other values")
     seconds, cpu = time.perf_counter() - began, time.process_time() - used
     return {"count": count, "seconds": seconds, "cpu": cpu}
 

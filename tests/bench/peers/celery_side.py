@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chord
 
 from tests.bench.peers import clock, clocked, said, write_mark
 
 WARM_UP = 200
 _said = said()
 
-app = Celery("bench", broker=_said.url, backend="rpc://" if _said.results else None)
+app = Celery(
+    "bench",
+    broker=_said.url,
+    backend=os.environ.get("BENCH_BACKEND") or ("rpc://" if _said.results else None),
+)
 app.conf.update(
     task_default_queue=_said.queue,
     broker_transport_options={"confirm_publish": _said.safe},
@@ -33,6 +38,12 @@ def noop() -> None:
 def echo(value: int) -> int:
     """Answer."""
     return value
+
+
+@app.task
+def total(values: list[int]) -> int:
+    """Add up."""
+    return sum(values)
 
 
 @app.task
@@ -106,6 +117,19 @@ def in_flight(count: int) -> dict[str, Any]:
     for number, result in enumerate(results):
         if result.get(timeout=120) != number:
             raise AssertionError("the answer belongs to another call")
+    return clocked(began, count)
+
+
+def chords(count: int, size: int) -> dict[str, Any]:
+    """Send chords, then wait for all results."""
+    chord([echo.s(1)], total.s()).delay().get(timeout=30)
+    began = clock()
+    results = [
+        chord([echo.s(number) for number in range(size)], total.s()).delay() for _ in range(count)
+    ]
+    for result in results:
+        if result.get(timeout=240) != size * (size - 1) // 2:
+            raise AssertionError("a body got other values")
     return clocked(began, count)
 
 

@@ -1,0 +1,15 @@
+"""The handles of calls: `AsyncResult` for one, `ResultSet` and `GroupResult` for many.
+
+handle     one call
+news       what it reports while it runs
+many       several calls, as one
+completed  in the order of their ends
+"""
+
+from __future__ import annotations
+
+from amqtask.result.completed import as_completed
+from amqtask.result.handle import AsyncResult, remember
+from amqtask.result.many import GroupResult, ResultSet
+
+__all__ = ["AsyncResult", "GroupResult", "ResultSet", "as_completed", "remember"]
