@@ -57,11 +57,12 @@ from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
 from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
-from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
+from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.builder import Workflow
 from amqtask.workflow.canvas import (
     GroupSignature,
     Signature,
@@ -70,6 +71,7 @@ from amqtask.workflow.canvas import (
     group,
     signature,
 )
+from amqtask.workflow.run import WorkflowRun
 
 __version__ = "0.1.0"
 
@@ -131,6 +133,7 @@ __all__ = [
     "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
+    "Tally",
     "Task",
     "TaskCancelled",
     "TaskRevoked",
@@ -143,7 +146,9 @@ __all__ = [
     "Unroutable",
     "WaitInTask",
     "WorkerLost",
+    "Workflow",
     "WorkflowFailed",
+    "WorkflowRun",
     "__version__",
     "allow_waiting",
     "as_completed",

@@ -14,7 +14,6 @@ from tests.contract.workflows.tasks import Tasks
 from tests.integration.worker.inprocess import Worker
 from tests.servers import Names
 
-
 #: Where the table runs: brokers, with one backend that keeps nothing and two that count.
 PLACES = [
     ("embedded", "rpc"),
