@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,8 @@ from amqtask.imports import import_module
 
 #: Modules of the current folder that are looked into when nothing names an app.
 _GUESSES = ("tasks", "app")
+#: Packages in which there hardly is an app.
+_FOREIGN = frozenset({"amqtask", "click", "pika", *sys.stdlib_module_names})
 
 
 def find_app(where: str | None = None, *, folder: Path | None = None) -> App:
@@ -62,7 +63,9 @@ def locate(app: App) -> str:
     Raises:
         AppNotFound: No imported module holds it under a public name.
     """
-    for name, module in list(sys.modules.items()):
+    # to look at what a module has is to write to its memory, which processes may share: those
+    # that are likely to have it come first
+    for name, module in sorted(sys.modules.items(), key=lambda item: _is_foreign(item[0])):
         if name == "__main__" or not isinstance(module, ModuleType):
             continue
         for attribute, value in list(vars(module).items()):
@@ -74,10 +77,16 @@ def locate(app: App) -> str:
     )
 
 
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] in _FOREIGN
+
+
 def _from_pyproject(folder: Path) -> str | None:
     path = folder / "pyproject.toml"
     if not path.is_file():
         return None
+    import tomllib  # only needed where there is a file
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

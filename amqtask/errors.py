@@ -63,12 +63,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 
 def near(name: str, known: Sequence[str]) -> str:
     """Return ``", did you mean 'x'?"`` when a known name is close, else ``""``."""
+    from difflib import get_close_matches  # only needed where something is wrong
+
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
 

@@ -367,6 +367,10 @@ class Settings:
     concurrency: int = _setting(16, _whole(1))
     #: Processes of one worker.
     processes: int = _setting(1, _whole(1))
+    #: What a worker's processes share the memory of: ``amqtask``, the ``app`` too, or ``nothing``.
+    preload: Literal["nothing", "amqtask", "app"] = _setting(
+        "amqtask", _choice("nothing", "amqtask", "app")
+    )
     #: Where tasks run that do not say it: ``auto`` takes threads and the event loop.
     pool: Literal["auto", "process"] = _setting("auto", _choice("auto", "process"))
     #: Tasks that run isolated at the same time in one worker process; None takes the CPUs.

@@ -20,11 +20,11 @@ from pika.adapters.blocking_connection import BlockingChannel
 from amqtask.errors import ConfigurationError
 from amqtask.testing import servers
 from amqtask.testing.servers import Server
+from amqtask.topology.delay import delay_plan
+from amqtask.topology.plan import DeclareExchange, DeclareQueue
 from tests.depot import DEPOT, SOURCE
 from tests.embedded import broker_process
 
-#: More than any topology here has, so that a changed number of levels leaves nothing behind.
-_DELAY_LEVELS = 40
 #: The RabbitMQ version whose ways the embedded broker follows.
 EMBEDDED_FOLLOWS = "4.0"
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
@@ -159,9 +159,12 @@ class Names:
 
     def levels(self, prefix: str) -> str:
         """Have the levels deleted that this prefix has, and return it."""
-        levels = [f"{prefix}.{level:02d}" for level in range(_DELAY_LEVELS)]
-        self._queues += [*levels, f"{prefix}.lost"]
-        self._exchanges += [*levels, f"{prefix}.ready", f"{prefix}.lost"]
+        for step in delay_plan(prefix).steps:
+            match step:
+                case DeclareQueue(name=name):
+                    self._queues.append(name)
+                case DeclareExchange(name=name):
+                    self._exchanges.append(name)
         return prefix
 
     def delete(self, url: str) -> None:

@@ -21,6 +21,7 @@ from amqtask.cli.result import show_result
 from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
+from amqtask.worker.forks import Template
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,6 +64,12 @@ def cli(ctx: click.Context, where: str | None) -> None:
     metavar="MIN,MAX",
     help="Start with MIN processes, more up to MAX while all slots are busy and messages wait, "
     "fewer when they idle (setting: autoscale).",
+)
+@click.option(
+    "--preload",
+    type=click.Choice(["nothing", "amqtask", "app"], case_sensitive=False),
+    help="What processes have imported when they are made, and share the memory of: amqtask, "
+    "the app too, or nothing: each is a fresh Python (setting: preload).",
 )
 @click.option(
     "-c",
@@ -169,7 +176,8 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       2   wrong words on the command line
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
-    sys.exit(start_worker(_find(ctx, where), **given))
+    template = Template.fork()  # before any code of the app runs, which may start a thread
+    sys.exit(start_worker(_find(ctx, where), template, **given))
 
 
 @cli.command(cls=_Command)

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 LOOKS = (5.0, 20.0, 90.0, 600.0)
 #: Messages that one look holds at most.
 MOST = 2_000
+_DIGITS = frozenset("01234567")
 #: Seconds without any news after which a look is over.
 QUIET = 2.0
 #: Seconds for the broker to confirm one.
@@ -181,5 +182,5 @@ class _Look:
 
 def target_of(routing_key: str) -> str | None:
     """Return the queue that a delayed message's routing key leads to; None for any other key."""
-    *bits, target = routing_key.split(".", LEVELS)
-    return target if len(bits) == LEVELS and {*bits} <= {"0", "1"} and target else None
+    *digits, target = routing_key.split(".", LEVELS)
+    return target if len(digits) == LEVELS and {*digits} <= _DIGITS and target else None

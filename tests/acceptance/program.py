@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from amqtask.worker.template import NAME as TEMPLATE
 from tests.helpers import eventually
 from tests.servers import Names
 
@@ -61,12 +62,12 @@ class Program:
         return code
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes it has started; none once it has ended."""
+        """Return the processes that run its tasks; none once it has ended."""
         try:
             found: list[psutil.Process] = psutil.Process(self.process.pid).children()
+            return [process for process in found if process.name() != TEMPLATE]
         except psutil.NoSuchProcess:
             return []
-        return found
 
     def kill(self) -> None:
         """Kill it, and what it started, for good."""

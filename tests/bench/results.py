@@ -27,7 +27,7 @@ from amqtask.errors import ConfigurationError
 from amqtask.testing import servers
 from tests.bench.measure import Spread, turns
 from tests.bench.place import ROOT, TIMEOUT
-from tests.bench.report import IDLE_MARK, machine
+from tests.bench.report import GROWTH_MARK, IDLE_MARK, machine
 from tests.bench.result_sides import BOTH, ONE_BY_ONE, STORED, TOGETHER
 from tests.contract.backends.places import database
 from tests.servers import Names
@@ -216,17 +216,14 @@ def section(lines: Sequence[Line], wakes: Sequence[Wake], count: int) -> str:
 
 
 def with_section(page: str, text: str) -> str:
-    """Return the page with this section replaced, or added before the one on idle workers."""
-    before, mark, after = page.partition(IDLE_MARK)
-    return (
-        before.partition(MARK)[0].rstrip() + "\n\n" + text + ("\n" + mark + after if mark else "")
+    """Return the page with this section replaced, or added before those that others write."""
+    lines = page.splitlines(keepends=True)
+    rest = next(
+        (at for at, line in enumerate(lines) if line.strip() in (GROWTH_MARK, IDLE_MARK)),
+        len(lines),
     )
-
-
-def section_of(page: str) -> str:
-    """Return this section of a page, which another measurement leaves alone."""
-    _, mark, after = page.partition(IDLE_MARK)[0].partition(MARK)
-    return mark + after
+    before = "".join(lines[:rest]).partition(MARK)[0].rstrip()
+    return f"{before}\n\n{text.rstrip()}\n" + ("\n" + "".join(lines[rest:]) if lines[rest:] else "")
 
 
 # -- one reading ----------------------------------------------------------------

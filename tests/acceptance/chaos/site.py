@@ -24,6 +24,8 @@ import pika.exceptions
 
 from amqtask import App
 from amqtask.testing import servers
+from amqtask.topology.delay import delay_plan
+from amqtask.topology.plan import DeclareQueue
 from tests.acceptance.chaos.judge import Parked, Runs
 from tests.acceptance.chaos.ledger import Reader
 from tests.acceptance.chaos.tasks import EXPENDABLE, FOLDER
@@ -48,7 +50,6 @@ STOPPED = 15.0
 LOOK = 0.2
 SAMPLE = 1.0
 
-_DELAY_LEVELS = 32
 #: What quorum queues hold of messages that are on their way to a dead-letter exchange.
 _HOLDERS = """
     Of = fun(Q) ->
@@ -264,7 +265,11 @@ class Site:
         """
         parked: list[Parked] = []
         left: dict[str, str] = {}
-        levels = [f"{self.delay_prefix}.{level:02d}" for level in range(_DELAY_LEVELS)]
+        levels = [
+            step.name
+            for step in delay_plan(self.delay_prefix).steps
+            if isinstance(step, DeclareQueue)
+        ]
         connection = _connect(self._urls)
         for queue in (self.queue, self.expendable):
             parked += [

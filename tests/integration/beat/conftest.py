@@ -11,7 +11,6 @@ import pytest
 
 from amqtask import App
 from amqtask.beat.service import Beat
-from tests.contract.prefixes import DelayPrefixes
 from tests.helpers import TIMEOUT, eventually
 from tests.integration.worker.inprocess import Line, line_to
 from tests.servers import Names
@@ -78,13 +77,6 @@ MakeApp = Callable[..., App]
 Beating = Callable[..., RunningBeat]
 
 
-@pytest.fixture(scope="session")
-def _delay_prefixes() -> Iterator[DelayPrefixes]:
-    prefixes = DelayPrefixes()
-    yield prefixes
-    prefixes.delete()
-
-
 @pytest.fixture
 def queue(names: Names) -> str:
     """Where the calls go."""
@@ -98,9 +90,7 @@ def state(names: Names) -> str:
 
 
 @pytest.fixture
-def make_app(
-    broker: str, queue: str, state: str, names: Names, _delay_prefixes: DelayPrefixes
-) -> Iterator[MakeApp]:
+def make_app(broker: str, queue: str, state: str, names: Names) -> Iterator[MakeApp]:
     """Makes apps that share one state; one task, `note`, is registered."""
     made: list[App] = []
     shared = {
@@ -109,7 +99,7 @@ def make_app(
         "beat_queue": state,
         "control_exchange": names.exchange("control"),
         "cancel_exchange": names.cancel_exchange(),
-        "delay_prefix": _delay_prefixes.of(broker),
+        "delay_prefix": names.delay_prefix(),
     }
 
     def make(**settings: Any) -> App:

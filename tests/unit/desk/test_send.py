@@ -105,8 +105,8 @@ def test_the_levels_are_worked_out_when_it_is_sent() -> None:
     eta = datetime.fromisoformat(publication.message.headers["eta"]).timestamp()
     with telling(lambda: eta - 0.13):
         exchange, routing_key = publication.address()
-    assert exchange == "d.01"  # three ticks of 50 ms: bits 1 and 0
-    assert routing_key.endswith("1.1.email")
+    assert exchange == "d.level00"  # three ticks of 50 ms
+    assert routing_key.endswith(".0.3.email")
     with telling(lambda: eta + 1):
         assert publication.address() == ("", "email")
 
