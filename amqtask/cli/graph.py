@@ -36,6 +36,6 @@ def _graph(where: str) -> Graph:
     if isinstance(found, Canvas):
         return graph_of(normal(found._node), where.rpartition(":")[2])
     raise ConfigurationError(
-        f"{where!r} is a {type(found).__name__}, neither a Workflow nor a signature",
+        f"{where!r} is of type {type(found).__name__}, neither a Workflow nor a signature",
         hint="keep what is to be drawn in a module-level variable",
     )

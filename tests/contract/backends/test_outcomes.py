@@ -18,9 +18,10 @@ import pytest
 from amqtask import AsyncResult, Progress, ResultTimeout, ResultTooLarge, as_completed
 from amqtask.errors import EncodeError
 from amqtask.message.results import encode_exception
+from amqtask.testing import Server
 from tests.contract.backends.conftest import Ends, MakeApp
 from tests.helpers import TIMEOUT, aeventually, eventually
-from tests.servers import Names, Server
+from tests.servers import Names
 
 
 def our_threads() -> int:
