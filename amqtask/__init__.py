@@ -59,12 +59,13 @@ from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
 from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
-from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
+from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
 from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.builder import Workflow
 from amqtask.workflow.canvas import (
     GroupSignature,
     Signature,
@@ -73,6 +74,7 @@ from amqtask.workflow.canvas import (
     group,
     signature,
 )
+from amqtask.workflow.run import WorkflowRun
 
 __version__ = "0.1.0"
 
@@ -138,6 +140,7 @@ __all__ = [
     "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
+    "Tally",
     "Task",
     "TaskCancelled",
     "TaskRevoked",
@@ -150,7 +153,9 @@ __all__ = [
     "Unroutable",
     "WaitInTask",
     "WorkerLost",
+    "Workflow",
     "WorkflowFailed",
+    "WorkflowRun",
     "__version__",
     "allow_waiting",
     "as_completed",

@@ -14,7 +14,9 @@ from amqtask.cli.cancel import cancel_calls
 from amqtask.cli.common import Command as _Command
 from amqtask.cli.common import app_option as _app_option
 from amqtask.cli.common import find as _find
+from amqtask.cli.graph import FORMS, print_graph
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
+from amqtask.cli.live import watch_calls
 from amqtask.cli.result import show_result
 from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
@@ -246,6 +248,34 @@ def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any)
     was revoked; 3: it has not ended, or is unknown.
     """
     sys.exit(show_result(_find(ctx, where), task_id, **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@click.argument("id", metavar="ID")
+@click.option("--once", is_flag=True, help="Show what is known now, and do not wait.")
+@click.pass_context
+def watch(ctx: click.Context, /, where: str | None, id: str, once: bool) -> None:
+    """Show the calls of a workflow as a tree, until all have ended.
+
+    ID is that of a run of a Workflow, of a saved group, or of a call, whose children are
+    shown. It needs a result backend that stores. Exit code 0: all ended well; 1: some failed;
+    3, with --once: some have not ended.
+    """
+    sys.exit(watch_calls(_find(ctx, where), id, once=once))
+
+
+@cli.command(cls=_Command)
+@click.argument("where", metavar="FILE:WORKFLOW")
+@click.option("--format", "form", type=click.Choice(FORMS), default="mermaid", show_default=True)
+def graph(where: str, form: str) -> None:
+    """Print the drawing of a Workflow, or of a chain, group or chord.
+
+    \b
+      amqtask graph tasks.py:nightly
+      amqtask graph shop.flows:nightly --format dot | dot -Tsvg > nightly.svg
+    """  # noqa: D301 - click wants the character itself
+    print_graph(where, form)
 
 
 @cli.command(cls=_Command)

@@ -188,6 +188,14 @@ def test_topic_routing(example: MakeExample) -> None:
         assert orders.run("send.py") == orders.expected("send.txt")
 
 
+def test_named_steps(example: MakeExample) -> None:
+    """A workflow of named steps gives results by name; its drawing is printed."""
+    nights = example("named_steps", "nights")
+    with nights.worker("worker", "--queues", "nights"):
+        assert nights.run("send.py") == nights.expected("send.txt")
+    assert nights.run("-m", "amqtask", "graph", "tasks.py:nightly") == nights.expected("graph.txt")
+
+
 def squeezed(text: str) -> list[list[str]]:
     """Return the words of each line: how far they stand apart, and in what order, is the names'."""
     return sorted(line.split() for line in text.splitlines())
