@@ -16,7 +16,7 @@ import psutil
 from rich.console import Console
 
 from amqtask.testing import servers
-from tests.bench.measure import Case, Goal, Reading, measure
+from tests.bench.measure import Case, Contender, Goal, Reading, measure
 from tests.bench.place import Place
 from tests.bench.report import show
 from tests.bench.rivals import CELERY, CELERY_SAFE, Rival
@@ -42,8 +42,14 @@ def cases(place: Place, count: int, rivals: bool, redis: str) -> list[Case]:
             "results in Redis. amqtask does the same, or joins in RabbitMQ, parts confirmed, and "
             "sends results back over `rpc://`.",
             [
-                *(partial(_ours, place, count, label, url) for label, url in ours.items()),
-                *(partial(_theirs, place, count, rival, redis) for rival in theirs),
+                *(
+                    Contender(label, partial(_ours, place, count, label, url))
+                    for label, url in ours.items()
+                ),
+                *(
+                    Contender(rival.label, partial(_theirs, place, count, rival, redis))
+                    for rival in theirs
+                ),
             ],
             CELERY.label if rivals else "amqtask, Redis",
             goals=[Goal("amqtask, Redis", CELERY.label, 3)] if rivals else [],
@@ -60,14 +66,10 @@ def _ours(place: Place, count: int, label: str, backend: str) -> Mapping[str, Re
 
 
 def _theirs(place: Place, count: int, rival: Rival, redis: str) -> Mapping[str, Reading]:
-    place.environment["BENCH_BACKEND"] = redis
-    try:
-        with rival.working(place, results=True):
-            # a slow one takes long enough with fewer
-            fewer = count // (5 if rival.safe else 1)
-            reading = rival.read(place, "chords", count=fewer, size=SIZE)
-    finally:
-        del place.environment["BENCH_BACKEND"]
+    # a slow one takes long enough with fewer
+    fewer = count // (5 if rival.safe else 1)
+    with rival.working(place, results=redis):
+        reading = rival.read(place, "chords", results=redis, count=fewer, size=SIZE)
     return {rival.label: reading}
 
 
@@ -115,7 +117,9 @@ def main() -> None:
     ):
         place.declare()
         for case in cases(place, said.count, said.rivals, redis.url):
-            table = measure(case, said.rounds, partial(print, file=sys.stderr, flush=True))
+            table = measure(
+                case, said.rounds, partial(print, file=sys.stderr, flush=True), place.clean
+            )
             show(Console(width=150), table)
         if said.members:
             _growing(place, said.members, redis.url)
