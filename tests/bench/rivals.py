@@ -118,6 +118,8 @@ def _celery(*options: str) -> tuple[str, ...]:
     return (
         *("-m", "celery", "-A", "tests.bench.peers.celery_side", "worker", "-Q", "{queue}"),
         *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+        # two workers of one name cannot run at the same time: their control queue is exclusive
+        *("-n", "{queue}@%h"),
         *options,
     )
 
