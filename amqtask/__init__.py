@@ -60,14 +60,8 @@ from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
-from amqtask.workflow.canvas import (
-    GroupSignature,
-    Signature,
-    chain,
-    chord,
-    group,
-    signature,
-)
+from amqtask.workflow.build import chain, chord, group, signature
+from amqtask.workflow.canvas import GroupSignature, Signature
 
 __version__ = "0.1.0"
 

@@ -32,8 +32,9 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
+from amqtask.workflow.build import signature
 from amqtask.workflow.builtin import BUILTIN
-from amqtask.workflow.canvas import Canvas, signature
+from amqtask.workflow.canvas import Canvas
 from amqtask.workflow.inside import addition_of, replacement_of
 from amqtask.workflow.join import joins_of
 from amqtask.workflow.ports import Joins
