@@ -17,6 +17,7 @@ from amqtask.errors import (
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
+    ControlError,
     DecodedTooLarge,
     DelayTooLong,
     EncodeError,
@@ -25,6 +26,7 @@ from amqtask.errors import (
     MessageError,
     MessageTooLarge,
     Nacked,
+    NoAnswer,
     NoBackend,
     PipelineError,
     PublishError,
@@ -53,15 +55,20 @@ from amqtask.errors import (
     WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
+from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
+from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
-from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
+from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
+from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
-from amqtask.workflow.build import chain, chord, group, signature
+from amqtask.workflow.builder import Workflow
 from amqtask.workflow.canvas import GroupSignature, Signature
+from amqtask.workflow.compose import chain, chord, group, signature
+from amqtask.workflow.run import WorkflowRun
 
 __version__ = "0.1.0"
 
@@ -85,9 +92,13 @@ __all__ = [
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "ControlError",
+    "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
     "EncodeError",
+    "Entry",
+    "Every",
     "Exchange",
     "GroupResult",
     "GroupSignature",
@@ -96,7 +107,9 @@ __all__ = [
     "MessageError",
     "MessageTooLarge",
     "Nacked",
+    "NoAnswer",
     "NoBackend",
+    "Once",
     "Pipeline",
     "PipelineError",
     "Progress",
@@ -114,10 +127,14 @@ __all__ = [
     "RetriesExhausted",
     "Retry",
     "RetryPolicy",
+    "Schedule",
+    "ScheduleInfo",
+    "Schedules",
     "Settings",
     "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
+    "Tally",
     "Task",
     "TaskCancelled",
     "TaskRevoked",
@@ -130,13 +147,18 @@ __all__ = [
     "Unroutable",
     "WaitInTask",
     "WorkerLost",
+    "Workflow",
     "WorkflowFailed",
+    "WorkflowRun",
     "__version__",
     "allow_waiting",
     "as_completed",
     "chain",
     "chord",
+    "cron",
     "current_task",
+    "every",
     "group",
+    "once",
     "signature",
 ]

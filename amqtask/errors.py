@@ -29,6 +29,8 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- ContentDisallowed         its serializer is not in accept_content
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
     |   `-- UnknownTask               no task of that name here
+    +-- ControlError                  what runs did not do what was asked
+    |   `-- NoAnswer                  nobody answered in time
     `-- ResultError                   what became of a call
         +-- NoBackend                 results are off
         +-- ResultTimeout             no result in time (also a TimeoutError)
@@ -61,12 +63,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 
 def near(name: str, known: Sequence[str]) -> str:
     """Return ``", did you mean 'x'?"`` when a known name is close, else ``""``."""
+    from difflib import get_close_matches  # only needed where something is wrong
+
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
 
@@ -285,6 +288,17 @@ class UnknownTask(MessageError):
     """No task of that name is registered in this worker."""
 
     reason = "unknown_task"
+
+
+# -- control ------------------------------------------------------------------
+
+
+class ControlError(AmqtaskError):
+    """What runs, a beat for one, did not do what it was asked for."""
+
+
+class NoAnswer(ControlError):
+    """Nobody answered a request in time; one that was heard may have been done."""
 
 
 # -- results ------------------------------------------------------------------

@@ -7,16 +7,15 @@ the caller: one by one, awaited, or in a pipeline.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from amqtask import process
 from amqtask.backends import Backend, Pending
 from amqtask.clock import wall
 from amqtask.context import _current
@@ -123,7 +122,9 @@ class Sender:
         self._router = router
         self._backend = backend
         self._requirements: dict[str, Requirement] = {}
+        self._queues: dict[str, Requirement] = {}  # those of queues, by their names
         self._host = socket.gethostname()
+        self._named = 0, ""  # process and origin: a forked child is another one
 
     def prepare(
         self,
@@ -228,9 +229,11 @@ class Sender:
 
     def queue_requirement(self, queue: Queue) -> Requirement:
         """Return what makes (or checks) ``queue``."""
-        return self._requirement(
-            f"queue {queue.name!r}", partial(queue_plan, queue, self._settings)
-        )
+        found = self._queues.get(queue.name)
+        if found is None:
+            plan = partial(queue_plan, queue, self._settings)
+            found = self._queues[queue.name] = self._requirement(f"queue {queue.name!r}", plan)
+        return found
 
     def _call(
         self,
@@ -244,7 +247,7 @@ class Sender:
         wants_result: bool,
         place: Place,
     ) -> Call:
-        id_ = options.task_id or str(uuid.uuid4())
+        id_ = options.task_id or process.new_id()
         headers = dict(options.headers or {})
         if options.retry is not None:
             headers[RETRY_HEADER] = options.retry.to_header()
@@ -264,7 +267,7 @@ class Sender:
             group=place.group,
             group_index=place.group_index,
             shadow=options.shadow,
-            origin=f"amqtask{os.getpid()}@{self._host}",
+            origin=self._origin(),
             ignore_result=options.ignore_result,
             replaced_task_nesting=place.nesting,
             stamped_headers=place.stamped_headers,
@@ -276,6 +279,14 @@ class Sender:
             priority=priority or 0,
             headers=headers,
         )
+
+    def _origin(self) -> str:
+        pid, text = self._named
+        if pid != process.pid():
+            pid = process.pid()
+            text = f"amqtask{pid}@{self._host}"
+            self._named = pid, text
+        return text
 
     def _addresses(
         self, route: Route, until: datetime | None, task: str, options: Options

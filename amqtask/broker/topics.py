@@ -2,8 +2,8 @@
 
 A pattern is words joined by dots; ``*`` stands for one word and ``#`` for any
 number, none included. Patterns that begin alike share their branches, so a
-key meets only those that can match: with the 32 delay levels bound to each
-queue, trying every pattern would be most of the broker's work.
+key meets only those that can match: with a word for each of the 26 delay levels before each queue's
+name, trying every pattern would be most of the broker's work.
 """
 
 from __future__ import annotations

@@ -1,22 +1,30 @@
-"""Delays held by the broker: a queue for each bit of the waiting time.
+"""Delays held by the broker: a queue for each value of each digit of the waiting time.
 
-A delay is counted in ticks of 50 ms and written as 32 bits in front of the
-routing key. A message enters at its highest set bit; each level either keeps
-it for as long as its bit is worth or hands it on at once, down to the last:
+A delay is counted in ticks of 50 ms and written as digits in front of the
+routing key: three in base 8, up to 25.6 s, and bits above. A message enters
+at its highest digit that is not 0; each level keeps it for as long as its
+digit is worth, or hands it on at once, down to the last:
 
-    level 31 --1--> queue 31 (50 ms * 2**31) --expires--+
-        |                                               v
-        +-----0----------------------------------> level 30 ... level 0
-                                                                   |
-         email <--(32 words).email-- ready <-----expires or 0------+
+    level 25 --1--> queue 25.1 (50 ms * 2**31) --expires--+
+        |                                                 v
+        +-----0-------------------------------------> level 24 ... level 0
+                                                                     |
+         email <--(26 words).email-- ready <---expires, or 0---------+
 
 Nobody holds a delayed message, so any delay survives any process, and the
-same 32 queues serve all of them.
+same 44 queues serve all of them.
+
+Base 8, because a level makes late: a queue hands on some 2,000 messages a
+second once they expire (its dead letters are confirmed, 32 at a time), and
+each level begins to count when the one before is done. With bits all the way
+half of what was sent in one instant expires in one instant of the highest
+level; with digits an eighth does, and it passes three levels instead of nine.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 from amqtask.errors import CallError, DelayTooLong
 from amqtask.settings import Settings
@@ -24,16 +32,27 @@ from amqtask.topology.deadletter import dead_queue_arguments
 from amqtask.topology.entities import Queue, check_name, check_queue_name
 from amqtask.topology.plan import BindExchange, BindQueue, DeclareExchange, DeclareQueue, Plan, Step
 
-#: Milliseconds that the lowest bit is worth.
+#: Milliseconds that the lowest digit counts.
 TICK_MS = 50
-LEVELS = 32
+#: Bits of each level's digit, the lowest level first.
+_BITS = (3, 3, 3, *(1,) * 23)
+#: Bits below each level's digit.
+_BELOW = tuple(accumulate(_BITS, initial=0))
+LEVELS = len(_BITS)
+#: Most ticks that the digits can count.
+MAX_TICKS = 2 ** sum(_BITS) - 1
 #: Seconds of the longest delay, about 6.8 years.
-MAX_DELAY = (2**LEVELS - 1) * TICK_MS / 1000
+MAX_DELAY = MAX_TICKS * TICK_MS / 1000
 
 
 def level_name(level: int, prefix: str) -> str:
-    """Return the name of a level's exchange and queue."""
-    return f"{prefix}.{level:02d}"
+    """Return the name of a level's exchange."""
+    return f"{prefix}.level{level:02d}"
+
+
+def level_queue(level: int, digit: int, prefix: str) -> str:
+    """Return the name of the queue that keeps what has ``digit`` at a level."""
+    return f"{level_name(level, prefix)}.{digit}"
 
 
 def ready_name(prefix: str) -> str:
@@ -79,8 +98,13 @@ def delay_route(seconds: float, queue: str, prefix: str) -> tuple[str, str] | No
     # rounded to far less than a tick, or 0.55 s would take 12 ticks, not 11; yet to more than the
     # quarter of a microsecond that the difference of two times of day is exact to
     ticks = max(1, math.ceil(round(seconds * 1000 / TICK_MS, 5)))
-    bits = ".".join(f"{ticks:0{LEVELS}b}")
-    return level_name(ticks.bit_length() - 1, prefix), f"{bits}.{queue}"
+    digits = [_digit(ticks, level) for level in reversed(range(LEVELS))]
+    highest = next(level for level in reversed(range(LEVELS)) if ticks >> _BELOW[level])
+    return level_name(highest, prefix), f"{'.'.join(map(str, digits))}.{queue}"
+
+
+def _digit(ticks: int, level: int) -> int:
+    return ticks >> _BELOW[level] & (1 << _BITS[level]) - 1
 
 
 def delay_prefix(queue: Queue, settings: Settings) -> str:
@@ -112,7 +136,7 @@ def delay_plan(prefix: str) -> Plan:
         ConfigurationError: The prefix makes names that are too long.
     """
     ready, lost = ready_name(prefix), lost_name(prefix)
-    check_name("exchange name", ready)
+    check_name("queue name", level_queue(LEVELS - 1, 1, prefix))
     steps: list[Step] = [
         DeclareExchange(lost, "fanout"),
         DeclareQueue(lost, arguments=dead_queue_arguments("quorum")),
@@ -123,28 +147,34 @@ def delay_plan(prefix: str) -> Plan:
     for level in range(LEVELS):
         name = level_name(level, prefix)
         any_above = "*." * (LEVELS - 1 - level)
-        arguments = {
-            "x-queue-type": "quorum",
-            "x-message-ttl": TICK_MS << level,
-            # without a dead-letter routing key the message keeps its own
-            "x-dead-letter-exchange": below,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-        steps += [
-            DeclareExchange(name),
-            DeclareQueue(name, arguments=arguments),
-            BindQueue(name, name, f"{any_above}1.#"),
-            BindExchange(below, name, f"{any_above}0.#"),
-        ]
+        steps.append(DeclareExchange(name))
+        for digit in range(1, 1 << _BITS[level]):
+            queue = level_queue(level, digit, prefix)
+            steps += [
+                DeclareQueue(queue, arguments=_keeping(digit << _BELOW[level], below)),
+                BindQueue(queue, name, f"{any_above}{digit}.#"),
+            ]
+        steps.append(BindExchange(below, name, f"{any_above}0.#"))
         below = name
     return Plan(tuple(steps))
+
+
+def _keeping(ticks: int, then: str) -> dict[str, object]:
+    """Return the arguments of a queue that keeps messages for so long, then hands them on."""
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": TICK_MS * ticks,
+        # without a dead-letter routing key the message keeps its own
+        "x-dead-letter-exchange": then,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
 def delay_binding(queue_name: str, prefix: str) -> Plan:
     """Return the step that lets a queue get delayed messages; it must exist.
 
-    The pattern has one word for each bit and then the queue's whole name, so
+    The pattern has one word for each digit and then the queue's whole name, so
     that ``celery`` gets nothing meant for ``eu.celery``.
     """
     check_queue_name(queue_name)

@@ -274,8 +274,10 @@ def _queue_arguments(queue: Queue, kind: str, settings: Settings) -> dict[str, A
 
 # -- showing ------------------------------------------------------------------
 
-_LEVEL = re.compile(r"(?P<prefix>.+)\.(?P<level>\d\d)")
-_BITS = re.compile(r"(?:\*\.){8,}(?P<queue>.+)")
+_LEVEL = re.compile(r"(?P<prefix>.+)\.(?P<level>level\d\d)(?:\.\d)?")
+#: What delay levels have besides: where messages go when their time has come, or nobody took them.
+_ENDS = ("ready", "lost")
+_DIGITS = re.compile(r"(?:\*\.){8,}(?P<queue>.+)")
 
 
 def render(plan: Plan) -> str:
@@ -288,9 +290,11 @@ def render(plan: Plan) -> str:
     queues: list[list[str]] = []
     bindings: list[list[str]] = []
     delays: list[list[str]] = []
-    for prefix, (levels, reach) in sorted(prefixes.items()):
-        days = (2**levels - 1) * reach / 86_400_000
-        delays.append([prefix, f"{levels} levels from {reach} ms, up to {days:.1f} days"])
+    for prefix, waits in sorted(prefixes.items()):
+        days = sum(max(level) for level in waits.values()) / 86_400_000
+        shortest = min(min(level) for level in waits.values())
+        count = sum(len(level) for level in waits.values())
+        delays.append([prefix, f"{count} queues from {shortest} ms, up to {days:.1f} days"])
     for step in plan.steps:
         if _belongs(step, prefixes):
             continue
@@ -306,29 +310,27 @@ def render(plan: Plan) -> str:
     return "\n\n".join(blocks) or "nothing to declare"
 
 
-def _delay_prefixes(plan: Plan) -> dict[str, tuple[int, int]]:
-    # prefix -> number of levels, milliseconds of the lowest
-    found: dict[str, dict[int, int]] = {}
+def _delay_prefixes(plan: Plan) -> dict[str, dict[str, list[int]]]:
+    # prefix -> level -> milliseconds of each of its queues
+    found: dict[str, dict[str, list[int]]] = {}
     for step in plan.steps:
         match = _LEVEL.fullmatch(step.name) if isinstance(step, DeclareQueue) else None
         if match and isinstance(step, DeclareQueue) and "x-message-ttl" in step.arguments:
-            ttl = int(step.arguments["x-message-ttl"])
-            found.setdefault(match["prefix"], {})[int(match["level"])] = ttl
-    return {
-        prefix: (len(levels), levels[0])
-        for prefix, levels in found.items()
-        if all(levels.get(k) == levels.get(0, 0) << k for k in range(len(levels)))
-    }
+            waits = found.setdefault(match["prefix"], {}).setdefault(match["level"], [])
+            waits.append(int(step.arguments["x-message-ttl"]))
+    return found
 
 
-def _belongs(step: Step, prefixes: Mapping[str, tuple[int, int]]) -> bool:
-    prefix, _, last = _name(step).rpartition(".")
-    return prefix in prefixes and (last.isdigit() or last in ("ready", "lost"))
+def _belongs(step: Step, prefixes: Mapping[str, object]) -> bool:
+    name = _name(step)
+    match = _LEVEL.fullmatch(name)
+    prefix, _, last = name.rpartition(".")
+    return match["prefix"] in prefixes if match else prefix in prefixes and last in _ENDS
 
 
 def _binding_row(step: BindQueue | BindExchange) -> list[str]:
-    bits = _BITS.fullmatch(step.routing_key)
-    key = f"(any delay).{bits['queue']}" if bits else step.routing_key
+    digits = _DIGITS.fullmatch(step.routing_key)
+    key = f"(any delay).{digits['queue']}" if digits else step.routing_key
     if isinstance(step, BindQueue):
         source, target = step.exchange, step.queue
     else:

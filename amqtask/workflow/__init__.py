@@ -1,7 +1,7 @@
 """Workflows: calls that follow calls.
 
     canvas    signatures: what users hold
-    build     chain, group, chord, signature: how they are made
+    compose   chain, group, chord, signature: how they are made
     shape     the one form that every way of writing a workflow is brought into
     freeze    ids for all of it, before anything is sent
     launch    signature and arguments -> the first messages

@@ -16,6 +16,7 @@ from amqtask.pipeline import active_pipeline
 from amqtask.result import AsyncResult, GroupResult
 from amqtask.workflow.freeze import Frame, freeze
 from amqtask.workflow.launch import Launch, launch
+from amqtask.workflow.named import takes_of
 from amqtask.workflow.outgoing import plain, prepare
 from amqtask.workflow.shape import normal
 
@@ -142,6 +143,10 @@ def check(app: App, node: Node, given: int) -> None:
         case Step():
             task = app.tasks.get(node.task)
             if task is not None and not node.task.startswith("celery."):
+                takes = takes_of(node)
+                if takes is not None:
+                    kwargs = {**node.kwargs, **dict.fromkeys(takes, _VALUE)}
+                    node, given = replace(node, kwargs=kwargs), 0
                 before = (_VALUE,) * (0 if node.immutable else given)
                 _check_step(task, before, node)
         case Chain(steps=(first, *rest)):

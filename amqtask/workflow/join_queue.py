@@ -118,12 +118,7 @@ class QueueJoins:
             work = partial(self._look, part, follow, ours)
             self._work.run(self._transport.io, work, done)
         elif isinstance(error, Unroutable):
-            log.info(
-                "chord.over group=%s id=%s: it was joined or given up before, this part is left",
-                part.group_id,
-                part.id,
-            )
-            done(None)
+            self._work.run(self._transport.io, partial(self._over, part, error), done)
         else:
             done(error)
 
@@ -198,6 +193,22 @@ class QueueJoins:
             except Taken:
                 await asyncio.sleep(backoff.next())
             _check(ours, part)
+
+    async def _over(self, part: Part, error: Unroutable) -> None:
+        """See that the queue which took no part is gone; raises if it is only out of reach.
+
+        In a cluster it lives on one node: while that is down, the broker returns parts, too.
+        """
+        try:
+            await self._counting.count(PREFIX + part.group_id)
+        except Gone:
+            log.info(
+                "chord.over group=%s id=%s: it was joined or given up before, this part is left",
+                part.group_id,
+                part.id,
+            )
+        else:
+            raise ConnectionLost(f"the queue of chord {part.group_id} was away: {error}")
 
     @property
     def _opening(self) -> Desk:

@@ -138,7 +138,7 @@ def test_interrupted(
     assert running.lines[-1] == "stopped"
     assert not worker.is_running()
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
-    for queue in (f"{run}.email", f"{run}.email.dead", f"{run}.delay.00"):
+    for queue in (f"{run}.email", f"{run}.email.dead", f"{run}.delay.level00.1"):
         with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
             connection.channel().queue_declare(queue, passive=True)
     connection.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -18,7 +17,6 @@ from typing import Any
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
@@ -72,7 +70,7 @@ def pipelined(url: str, exchange: str, queue: str, count: int) -> dict[str, Any]
     """Publish over the asyncio adapter, up to `WINDOW` unconfirmed at once."""
 
     async def main() -> dict[str, Any]:
-        connection, channel = await _open(url)
+        connection, channel = await open_channel(url)
         loop = asyncio.get_running_loop()
         unconfirmed: set[int] = set()
         sent, goal = 0, 0
@@ -101,7 +99,7 @@ def pipelined(url: str, exchange: str, queue: str, count: int) -> dict[str, Any]
             if sent == goal and not unconfirmed and not done.done():
                 done.set_result(None)
 
-        await _confirm(channel, on_confirm)
+        await confirm(channel, on_confirm)
         goal = WARM_UP
         pump()
         await done
@@ -157,7 +155,7 @@ def drain(url: str, queue: str, count: int, prefetch: int, coalesced: bool) -> d
     """Take messages and ack them, one by one or all of a turn of the loop at once."""
 
     async def main() -> dict[str, Any]:
-        connection, channel = await _open(url)
+        connection, channel = await open_channel(url)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         seen, unacked, began, used = 0, 0, 0.0, 0.0
@@ -185,92 +183,18 @@ def drain(url: str, queue: str, count: int, prefetch: int, coalesced: bool) -> d
         channel.basic_consume(queue, on_message)
         await done
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
-        await _close(connection)
+        await close(connection)
         return {"count": count, "seconds": seconds, "cpu": cpu}
 
     return asyncio.run(main())
-
-
-def round_trips(url: str, exchange: str, queue: str, count: int) -> dict[str, Any]:
-    """Send a call, confirmed, and wait for its answer: one after the other."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    channel = connection.channel()
-    channel.confirm_delivery()
-    reply_to = f"{queue}.reply"
-    channel.queue_declare(reply_to, durable=True, arguments={"x-expires": 60_000})
-    answers: list[str | None] = []
-
-    def on_answer(
-        channel: BlockingChannel, method: Basic.Deliver, props: BasicProperties, _: bytes
-    ) -> None:
-        answers.append(props.correlation_id)
-        channel.basic_ack(method.delivery_tag)
-
-    channel.basic_consume(reply_to, on_answer)
-
-    def ask() -> None:
-        asked = properties(reply_to)
-        channel.basic_publish(exchange, queue, BODY, asked, mandatory=True)
-        while not answers:
-            connection.process_data_events(time_limit=30)
-        if answers.pop() != asked.correlation_id:
-            raise AssertionError("the answer belongs to another call")
-
-    for _ in range(20):
-        ask()
-    began, used = time.perf_counter(), time.process_time()
-    for _ in range(count):
-        ask()
-    seconds, cpu = time.perf_counter() - began, time.process_time() - used
-    channel.queue_delete(reply_to)
-    connection.close()
-    return {"count": count, "seconds": seconds, "cpu": cpu}
-
-
-def serve(url: str, queue: str) -> dict[str, Any]:
-    """Answer calls until standard input ends: each answer is confirmed before the call is acked."""
-
-    async def main() -> None:
-        _, channel = await _open(url)
-        open_calls: dict[int, int] = {}
-        answered = 0
-
-        def on_confirm(frame: Any) -> None:
-            tag = frame.method.delivery_tag
-            for one in [t for t in open_calls if t == tag or (frame.method.multiple and t < tag)]:
-                channel.basic_ack(open_calls.pop(one))
-
-        def on_call(
-            channel: Channel, method: Basic.Deliver, props: BasicProperties, body: bytes
-        ) -> None:
-            nonlocal answered
-            answered += 1
-            open_calls[answered] = method.delivery_tag
-            answer = BasicProperties(
-                content_type="application/json",
-                content_encoding="utf-8",
-                correlation_id=props.correlation_id,
-                delivery_mode=2,
-            )
-            channel.basic_publish("", props.reply_to, body, answer, mandatory=True)
-
-        await _confirm(channel, on_confirm)
-        channel.basic_qos(prefetch_count=16)
-        consuming = asyncio.get_running_loop().create_future()
-        channel.basic_consume(queue, on_call, callback=consuming.set_result)
-        await consuming
-        print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-    asyncio.run(main())
-    return {}
 
 
 def finish() -> None:
     """Nothing is left open."""
 
 
-async def _open(url: str) -> tuple[AsyncioConnection, Channel]:
+async def open_channel(url: str) -> tuple[AsyncioConnection, Channel]:
+    """Connect, and open a channel."""
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Any] = loop.create_future()
     connection = AsyncioConnection(
@@ -285,13 +209,15 @@ async def _open(url: str) -> tuple[AsyncioConnection, Channel]:
     return connection, await channel
 
 
-async def _confirm(channel: Channel, on_confirm: Callable[[Any], None]) -> None:
+async def confirm(channel: Channel, on_confirm: Callable[[Any], None]) -> None:
+    """Ask for confirms."""
     agreed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     channel.confirm_delivery(on_confirm, callback=agreed.set_result)
     await agreed
 
 
-async def _close(connection: AsyncioConnection) -> None:
+async def close(connection: AsyncioConnection) -> None:
+    """Write what is buffered, and disconnect."""
     # the loop has to run on until what is buffered, the last acks, is written
     closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     connection.add_on_close_callback(lambda *_: closed.set_result(None))

@@ -41,7 +41,9 @@ def main(steps: int) -> None:
     spent = time.process_time() - began
     print(f"{len(sizes)} messages; ids and shape in {built * 1000:.0f} ms")
     print(f"first {sizes[0]} bytes, {sizes[0] / steps:.0f} for each step; last {sizes[-1]} bytes")
-    print(f"{spent / steps * 1000:.2f} ms of processor time for decoding, deciding and encoding for each step")
+    print(
+        f"{spent / steps * 1000:.2f} ms of processor time for decoding, deciding and encoding for each step"
+    )
 
 
 def _message(app: App, begins: Launch) -> Message:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from amqtask.testing import servers
 from tests.bench.bare import WARM_UP
-from tests.bench.measure import Case, Reading, measure
+from tests.bench.measure import Case, Contender, Reading, measure
 from tests.bench.place import ROOT, TIMEOUT, Place
 from tests.bench.report import show
 from tests.embedded import broker_process
@@ -54,16 +54,23 @@ def main() -> None:
             loads.append(os.getloadavg()[0])
             print(line, file=sys.stderr, flush=True)
 
+        def clean() -> None:
+            for place in places.values():
+                place.clean()
+
         for clients, title in (("frames", "bare frames"), ("bare", "pika")):
             case = Case(
                 clients,
                 f"Publish, confirm, consume, ack with clients of {title}: {said.count:,} messages; "
                 f"{EMBEDDED} is meant to carry {TARGET:,} a second",
                 "",
-                [partial(_run, name, place, clients, said.count) for name, place in places.items()],
+                [
+                    Contender(name, partial(_run, name, place, clients, said.count))
+                    for name, place in places.items()
+                ],
                 next(iter(places)),
             )
-            show(console, measure(case, said.rounds, progress))
+            show(console, measure(case, said.rounds, progress, clean))
     console.print(
         f"{os.cpu_count()} processors; load average from {min(loads):.1f} to {max(loads):.1f}; CPU "
         "is the broker's, per message",

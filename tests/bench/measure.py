@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-#: What a row's figure is: things a second (more is better), or milliseconds (less is better).
-Unit = Literal["/s", "ms"]
+#: What a row's figure is: things a second (more is better), or milliseconds or mebibytes (less is).
+Unit = Literal["/s", "ms", "MiB"]
+_MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +25,43 @@ class Reading:
         seconds: Time they took.
         cpu: Seconds of processor time that the measured process used, over all its threads; None
             where that says nothing.
+        broker: The same of the broker, with all else that it did meanwhile.
+        tail: Seconds that half, 95 and 99 of 100 single things took at most.
+        size: Bytes, where memory is what is measured.
     """
 
     count: int
     seconds: float
     cpu: float | None = None
+    broker: float | None = None
+    tail: Sequence[float] | None = None
+    size: int = 0
 
     def value(self, unit: Unit) -> float:
         """Return the figure in ``unit``."""
-        return self.count / self.seconds if unit == "/s" else self.seconds / self.count * 1e3
+        cost = self.cost(unit)
+        return 1 / cost if unit == "/s" else cost
+
+    def cost(self, unit: Unit) -> float:
+        """Return what less of is better: seconds, milliseconds or mebibytes for each thing."""
+        if unit == "MiB":
+            return self.size / _MIB
+        return self.seconds / self.count * (1e3 if unit == "ms" else 1)
 
     @property
     def cpu_us(self) -> float | None:
         """Microseconds of processor time for each thing."""
         return None if self.cpu is None else self.cpu / self.count * 1e6
+
+    @property
+    def broker_us(self) -> float | None:
+        """Microseconds of the broker's processor time for each thing."""
+        return None if self.broker is None else self.broker / self.count * 1e6
+
+    @property
+    def tail_ms(self) -> Sequence[float] | None:
+        """The tail in milliseconds."""
+        return None if self.tail is None else [seconds * 1e3 for seconds in self.tail]
 
 
 #: One round of one contender: a reading for each of its rows.
@@ -45,18 +69,31 @@ Run = Callable[[], Mapping[str, Reading]]
 
 
 @dataclass(frozen=True, slots=True)
+class Contender:
+    """One that takes part.
+
+    Attributes:
+        name: What it is called where it fails.
+        run: Has it do its work.
+    """
+
+    name: str
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
 class Goal:
-    """How one row is meant to stand beside another.
+    """How one row is meant to stand beside another, or beside a figure.
 
     Attributes:
         row: Whose figure it is.
-        beside: The row it is compared with.
+        beside: The row it is compared with, or a figure in the case's unit.
         least: How many times as good it has to be, at least; whatever the unit, 2 is twice as fast.
     """
 
     row: str
-    beside: str
-    least: float
+    beside: str | float
+    least: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +104,23 @@ class Case:
         key: Its name on the command line.
         title: What the work is.
         note: What a reader has to know of how it is done.
-        runs: The contenders.
+        contenders: Who does it.
         baseline: Name of the row that the others are compared with.
         unit: What its figures are.
         goals: How rows are meant to stand beside each other.
+        rounds: How often each contender runs; None leaves that to the command.
+        pictured: Whether the plot shows it.
     """
 
     key: str
     title: str
     note: str
-    runs: Sequence[Run]
+    contenders: Sequence[Contender]
     baseline: str
     unit: Unit = "/s"
     goals: Sequence[Goal] = ()
+    rounds: int | None = None
+    pictured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +139,25 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table.
+    """One line of a table; what was not measured is None.
 
     Attributes:
         value: The figure, in the case's unit.
-        cpu_us: Microseconds of processor time for each thing, or None.
         ratio: How many times as good as the baseline of the same round: above 1 is faster,
-            whatever the unit.
-        cpu_ratio: How many times the baseline's processor time; below 1 is cheaper. None where
-            either has none.
+            or smaller, whatever the unit.
+        cpu_us: Microseconds of processor time for each thing.
+        cpu_ratio: How many times the baseline's processor time; below 1 is cheaper.
+        broker_us: Microseconds of the broker's processor time for each thing.
+        tail_ms: Milliseconds that half, 95 and 99 of 100 took at most.
     """
 
     name: str
     value: Spread
-    cpu_us: Spread | None
-    ratio: Spread
-    cpu_ratio: Spread | None
+    ratio: Spread | None
+    cpu_us: Spread | None = None
+    cpu_ratio: Spread | None = None
+    broker_us: Spread | None = None
+    tail_ms: Sequence[Spread] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +175,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A case and what came out."""
+    """A case and what came out.
+
+    Attributes:
+        failures: Why a contender has no figures, or not those of all rounds.
+    """
 
     case: Case
     rows: Sequence[Row]
     verdicts: Sequence[Verdict] = ()
+    failures: Sequence[str] = ()
 
 
 def turns(count: int, rounds: int) -> Iterator[list[int]]:
@@ -146,59 +195,97 @@ def turns(count: int, rounds: int) -> Iterator[list[int]]:
         yield order[::-1] if number % 2 else order
 
 
-def measure(case: Case, rounds: int, progress: Callable[[str], None]) -> Table:
-    """Run a case.
+def measure(
+    case: Case, rounds: int, progress: Callable[[str], None], clean: Callable[[], None]
+) -> Table:
+    """Run a case; a contender that fails is left out from there on, and the others go on.
 
     Args:
         rounds: How often each contender runs.
         progress: Told what came out, a line for each reading.
+        clean: Called after a failure, to have the others find what they expect.
     """
+    rounds = case.rounds or rounds
     readings: list[dict[str, Reading]] = []
-    for number, order in enumerate(turns(len(case.runs), rounds), 1):
+    failed: dict[int, str] = {}
+    for number, order in enumerate(turns(len(case.contenders), rounds), 1):
+        where = f"{case.key} round {number}/{rounds}"
         found: dict[str, Reading] = {}
         for index in order:
-            for name, reading in case.runs[index]().items():
-                found[name] = reading
-                value = reading.value(case.unit)
-                progress(f"{case.key} round {number}/{rounds}: {name} {value:,.0f} {case.unit}")
+            contender = case.contenders[index]
+            if index in failed:
+                continue
+            try:
+                taken = contender.run()
+            # what others' programs do is not in our hands, and hours of figures are worth keeping
+            except Exception as error:
+                failed[index] = f"{contender.name} failed in round {number}: {error!r}"
+                progress(f"{where}: {failed[index]}")
+                clean()
+                continue
+            found.update(taken)
+            for name, reading in taken.items():
+                progress(f"{where}: {name} {reading.value(case.unit):,.0f} {case.unit}")
         readings.append(found)
-    return Table(case, summed_up(case, readings), judged(case, readings))
+    return Table(case, summed_up(case, readings), judged(case, readings), list(failed.values()))
 
 
 def summed_up(case: Case, rounds: Sequence[Mapping[str, Reading]]) -> list[Row]:
     """Make a table's rows of the readings of all rounds; the baseline's comes first."""
-    names = sorted(rounds[0], key=lambda name: name != case.baseline)
-    return [_row(case, name, rounds) for name in names]
+    names = dict.fromkeys(name for found in rounds for name in found)
+    return [
+        _row(case, name, rounds) for name in sorted(names, key=lambda name: name != case.baseline)
+    ]
 
 
 def judged(case: Case, rounds: Sequence[Mapping[str, Reading]]) -> list[Verdict]:
-    """Hold the readings of all rounds against the case's goals."""
-    return [
-        Verdict(goal, Spread.of([_times(found[goal.row], found[goal.beside]) for found in rounds]))
-        for goal in case.goals
-    ]
+    """Hold the readings of all rounds against the case's goals, as far as there are any."""
+    verdicts = []
+    for goal in case.goals:
+        ratios = [
+            ratio for found in rounds if (ratio := _reached(case.unit, goal, found)) is not None
+        ]
+        if ratios:
+            verdicts.append(Verdict(goal, Spread.of(ratios)))
+    return verdicts
 
 
-def _times(reading: Reading, other: Reading) -> float:
-    """Return how many times as fast a reading is as another."""
-    return other.seconds / other.count / (reading.seconds / reading.count)
+def _reached(unit: Unit, goal: Goal, found: Mapping[str, Reading]) -> float | None:
+    own = found.get(goal.row)
+    if own is None:
+        return None
+    if isinstance(goal.beside, str):
+        other = found.get(goal.beside)
+        return None if other is None else other.cost(unit) / own.cost(unit)
+    return own.value(unit) / goal.beside if unit == "/s" else goal.beside / own.value(unit)
 
 
 def _row(case: Case, name: str, rounds: Sequence[Mapping[str, Reading]]) -> Row:
-    own = [found[name] for found in rounds]
-    base = [found[case.baseline] for found in rounds]
-    values = [reading.value(case.unit) for reading in own]
-    ratios = [_times(reading, other) for reading, other in zip(own, base, strict=True)]
-    cpu = [used for reading in own if (used := reading.cpu_us) is not None]
-    cpu_ratios = [
-        used / other_used
-        for reading, other in zip(own, base, strict=True)
-        if (used := reading.cpu_us) is not None and (other_used := other.cpu_us)
+    unit = case.unit
+    own = [found[name] for found in rounds if name in found]
+    pairs = [
+        (found[name], found[case.baseline])
+        for found in rounds
+        if name in found and case.baseline in found
     ]
+    tails = [tail for reading in own if (tail := reading.tail_ms) is not None]
     return Row(
         name,
-        Spread.of(values),
-        Spread.of(cpu) if cpu else None,
-        Spread.of(ratios),
-        Spread.of(cpu_ratios) if cpu_ratios else None,
+        Spread.of([reading.value(unit) for reading in own]),
+        _spread([other.cost(unit) / reading.cost(unit) for reading, other in pairs]),
+        _spread([reading.cpu_us for reading in own]),
+        _spread(
+            [
+                reading.cpu / reading.count / (other.cpu / other.count)
+                for reading, other in pairs
+                if reading.cpu is not None and other.cpu
+            ]
+        ),
+        _spread([reading.broker_us for reading in own]),
+        [Spread.of(values) for values in zip(*tails, strict=True)] or None,
     )
+
+
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return Spread.of(known) if known else None

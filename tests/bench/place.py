@@ -10,21 +10,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pika
 import pika.exceptions
+import psutil
 
+from tests.bench.machine import broker_of, used
 from tests.bench.measure import Reading
 from tests.servers import Names
 
 ROOT = Path(__file__).parents[2]
 #: Seconds that one reading may take; far more than any takes.
-TIMEOUT = 300.0
+TIMEOUT = 180.0
 #: Seconds between two looks at a file that something else writes.
 PAUSE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """A worker that runs.
+
+    Attributes:
+        seconds: What it took to get ready; None when nobody waited for that.
+    """
+
+    process: psutil.Process
+    seconds: float | None
 
 
 class Place:
@@ -57,6 +72,7 @@ class Place:
             "PYTHONPATH": str(ROOT),
         }
         self._rivals: dict[str, str] = {}
+        self._broker = broker_of(url)
         parameters = pika.URLParameters(url)
         parameters.heartbeat = 0  # it is idle for longer than any, while others are measured
         self._connection = pika.BlockingConnection(parameters)
@@ -73,6 +89,11 @@ class Place:
             finally:
                 place._connection.close()
                 place._names.delete(url)
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where a bare client publishes to."""
+        return {"url": self.url, "exchange": self.exchange, "queue": self.queue}
 
     # -- programs ---------------------------------------------------------------
 
@@ -93,7 +114,7 @@ class Place:
             arguments: What the function is called with.
         """
         command = self._side(module, function, arguments, python)
-        output = self.run(command, **(environ or {}), **self._backend(function))
+        output = self.run(command, **(environ or {}))
         return Reading(**json.loads(output.splitlines()[-1]))
 
     def run(self, command: Sequence[str], **environment: str) -> str:
@@ -110,12 +131,14 @@ class Place:
         return done.stdout
 
     @contextlib.contextmanager
-    def server(self) -> Iterator[float]:
-        """Run `tests.bench.bare.serve` meanwhile, and tell the seconds it took to get ready."""
+    def program(self, module: str, function: str, **arguments: Any) -> Iterator[float]:
+        """Run a function meanwhile that says that it is ready, and tell the seconds that took.
+
+        It ends with its standard input, or before that.
+        """
         began = time.perf_counter()
-        arguments = {"url": self.url, "queue": self.queue}
         process = subprocess.Popen(
-            self._side("bare", "serve", arguments),
+            self._side(module, function, arguments),
             env=self.environment,
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -125,32 +148,37 @@ class Place:
         assert process.stdout is not None
         try:
             if process.stdout.readline() != "ready\n":
-                raise AssertionError("the answering process did not start")
+                raise AssertionError(f"{module}.{function} did not start")
             yield time.perf_counter() - began
         finally:
             process.communicate(timeout=TIMEOUT)  # ends its standard input, and so the process
 
     @contextlib.contextmanager
     def worker(
-        self, *options: str, ready: bool = False, **environment: str
-    ) -> Iterator[float | None]:
+        self,
+        *options: str,
+        queues: Sequence[str] = (),
+        processes: int = 1,
+        ready: bool = False,
+        **environment: str,
+    ) -> Iterator[Working]:
         """Run ``amqtask worker`` meanwhile.
 
         Args:
             options: More of its command line.
+            queues: What it works for; the place's own queue by default.
             ready: True waits until it consumes, which only its log tells: not to be
                 used where logging would weigh on what is measured.
             environment: More variables.
-
-        Yields:
-            The seconds it took to get ready, or None.
         """
         level = "info" if ready else "warning"
         began = time.perf_counter()
-        process = subprocess.Popen(
+        names = ",".join(queues or [self.queue])
+        process = psutil.Popen(
             [
                 *(sys.executable, "-m", "amqtask", "-A", "tests.bench.tasks:app", "worker"),
-                *("--queues", self.queue, "--processes", "1", "--loglevel", level, *options),
+                *("--queues", names, "--processes", str(processes), "--loglevel", level),
+                *options,
             ],
             env={**self.environment, **environment},
             cwd=ROOT,
@@ -164,7 +192,7 @@ class Place:
                 if not (line := process.stderr.readline()):
                     raise AssertionError(f"the worker did not start: {''.join(said)}")
                 said.append(line)
-            yield time.perf_counter() - began if ready else None
+            yield Working(process, time.perf_counter() - began if ready else None)
         finally:
             process.send_signal(signal.SIGTERM)
             _, rest = process.communicate(timeout=TIMEOUT)
@@ -185,8 +213,9 @@ class Place:
         call = [module, function, json.dumps(arguments)]
         return [str(python or sys.executable), "-m", "tests.bench.side", *call]
 
-    def _backend(self, function: str) -> dict[str, str]:
-        return {"AMQTASK_BACKEND": "rpc://"} if function in ("round_trips", "in_flight") else {}
+    def broker_cpu(self) -> float | None:
+        """Return the processor seconds that the broker has used; None when it is not here."""
+        return None if self._broker is None else used([self._broker])
 
     # -- the queue ------------------------------------------------------------------
 
@@ -198,6 +227,27 @@ class Place:
     def purge(self) -> None:
         """Empty the queue."""
         self._channel.queue_purge(self.queue)
+
+    def clean(self) -> None:
+        """Empty all queues, and forget the marks, after something went wrong."""
+        for path in self.folder.iterdir():
+            path.unlink()
+        for queue in (self.queue, f"{self.queue}.dead", *self._rivals.values()):
+            with contextlib.suppress(pika.exceptions.ChannelClosedByBroker):
+                self._connection.channel().queue_purge(queue)
+
+    def broker_cpu_since(self, before: float | None) -> float | None:
+        """Return what the broker has used since `broker_cpu` returned ``before``."""
+        now = self.broker_cpu()
+        return None if now is None or before is None else now - before
+
+    def marks(self, *names: str) -> list[Path]:
+        """Return files that tasks write their marks to."""
+        return [self.folder / name for name in names]
+
+    def more_queues(self, count: int) -> list[str]:
+        """Return names of so many queues beside its own, which are deleted in the end."""
+        return [self._names.also(f"{self.queue}-{number}") for number in range(count)]
 
     def rival_queue(self, library: str) -> str:
         """Return the queue of another library; what it makes beside it is deleted, too."""

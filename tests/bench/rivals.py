@@ -11,10 +11,11 @@ import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 
+from tests.bench.machine import tree, used
 from tests.bench.measure import Reading
 from tests.bench.peers import environment
 from tests.bench.place import ROOT, TIMEOUT, Place, await_true
@@ -29,51 +30,57 @@ class Rival:
         module: Its program in `tests.bench.peers`.
         safe: Whether it confirms, and acks after the run.
         worker: Arguments of its worker command, after its Python; ``{queue}`` is filled in.
-        on_loop: Whether its tasks are async.
+        variables: More of its environment.
     """
 
     label: str
     module: str
     safe: bool
     worker: Sequence[str]
-    on_loop: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
-    def environ(self, place: Place, *, results: bool = False) -> dict[str, str]:
+    def environ(self, place: Place, results: str = "") -> dict[str, str]:
         """Return the variables of its programs."""
         return {
             "BENCH_URL": place.url,
-            "BENCH_QUEUE": self.queue(place),
+            "BENCH_QUEUE": place.rival_queue(self.library),
             "BENCH_SAFE": "1" if self.safe else "0",
-            "BENCH_RESULTS": "1" if results else "0",
+            "BENCH_RESULTS": results,
+            **self.variables,
         }
-
-    def queue(self, place: Place) -> str:
-        """Return the name of its queue, and have all that the library makes deleted in the end."""
-        return place.rival_queue(self.library)
 
     @property
     def library(self) -> str:
         """Name of the library."""
         return self.module.removesuffix("_side")
 
-    def read(self, place: Place, function: str, **arguments: object) -> Reading:
-        """Run one function of its client in a process of its own."""
-        results = function in ("round_trips", "in_flight")
+    def read(
+        self, place: Place, function: str, *, results: str = "", **arguments: object
+    ) -> Reading:
+        """Run one function of its client in a process of its own.
+
+        Args:
+            results: Where results go, as the library writes it.
+        """
         return place.read(
             f"peers.{self.module}",
             function,
             python=environment.python(),
-            environ=self.environ(place, results=results),
+            environ=self.environ(place, results),
             **arguments,
         )
 
+    def mark(self, place: Place, path: str) -> None:
+        """Send a task that writes a mark."""
+        self.read(place, "fill", count=0, marks=[path], kind="noop", size=0)
+
     @contextlib.contextmanager
-    def working(self, place: Place, *, results: bool = False) -> Iterator[psutil.Process]:
+    def working(self, place: Place, *, results: str = "") -> Iterator[psutil.Process]:
         """Run its worker meanwhile."""
-        words = [word.format(queue=self.queue(place)) for word in self.worker]
+        queue = place.rival_queue(self.library)
         process = psutil.Popen(
-            [str(environment.python()), *words],
-            env={**place.environment, **self.environ(place, results=results)},
+            [str(environment.python()), *(word.format(queue=queue) for word in self.worker)],
+            env={**place.environment, **self.environ(place, results)},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -86,63 +93,79 @@ class Rival:
             try:
                 process.wait(TIMEOUT / 10)
             except psutil.TimeoutExpired:
-                for each in (*process.children(recursive=True), process):
+                for each in reversed(tree(process)):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         each.kill()
                 process.wait(TIMEOUT)
 
-    def drain(self, place: Place, count: int) -> Mapping[str, Reading]:
-        """Time its worker from the first of so many tasks to the last."""
-        paths = [place.folder / name for name in ("first", "last")]
+    def drain(
+        self, place: Place, count: int, kind: str = "noop", size: int = 0
+    ) -> Mapping[str, Reading]:
+        """Time its worker from the first of so many tasks to the last; see `ours.fill`."""
+        paths = place.marks("first", "last")
         marks = [str(path) for path in paths]
-        self.read(place, "fill", count=count, marks=marks, on_loop=self.on_loop)
+        self.read(place, "fill", count=count, marks=marks, kind=kind, size=size)
         with self.working(place) as process:
             await_true(paths[0].exists, f"the worker of {self.label} did not start")
-            used = _used(process)
+            begun, broker = used(tree(process)), place.broker_cpu()
             first, last = place.await_marks(paths)
-            used = _used(process) - used
-        return {self.label: Reading(count, last[0] - first[0], used)}
+            cpu, served = used(tree(process)) - begun, place.broker_cpu_since(broker)
+        place.purge_rival(self.library)
+        return {self.label: Reading(count, last[0] - first[0], cpu, served)}
 
 
-def _used(process: psutil.Process) -> float:
-    """Return the processor seconds of a process and all below it."""
-    total = 0.0
-    for each in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = each.cpu_times()
-            total += times.user + times.system
-    return total
-
-
-def _celery(*options: str) -> tuple[str, ...]:
-    return (
+def _celery(label: str, *options: str, safe: bool = False) -> Rival:
+    worker = (
         *("-m", "celery", "-A", "tests.bench.peers.celery_side", "worker", "-Q", "{queue}"),
         *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
         # two workers of one name cannot run at the same time: their control queue is exclusive
         *("-n", "{queue}@%h"),
         *options,
     )
+    return Rival(f"Celery, {label}", "celery_side", safe, worker)
 
 
-_DRAMATIQ = (
-    *("-m", "dramatiq", "tests.bench.peers.dramatiq_side", "--queues", "{queue}"),
-    *("--processes", "1", "--threads", "8"),
-)
-
-
-def _taskiq(ack: str) -> tuple[str, ...]:
-    return (
-        *("-m", "taskiq", "worker", "tests.bench.peers.taskiq_side:broker", "--workers", "1"),
-        *("--max-async-tasks", "500", "--ack-type", ack, "--log-level", "ERROR"),
+def _dramatiq(label: str, processes: int = 1, threads: int = 8, *, safe: bool = False) -> Rival:
+    worker = (
+        *("-m", "dramatiq", "tests.bench.peers.dramatiq_side", "--queues", "{queue}"),
+        *("--processes", str(processes), "--threads", str(threads)),
     )
+    variables = {} if safe else {"dramatiq_queue_prefetch": "500"}
+    return Rival(f"Dramatiq, {label}", "dramatiq_side", safe, worker, variables)
 
 
-CELERY = Rival("Celery, solo, best", "celery_side", False, _celery("--pool", "solo"))
-CELERY_PREFORK = Rival(
-    "Celery, prefork 1, best", "celery_side", False, _celery("--pool", "prefork", "-c", "1")
-)
-CELERY_SAFE = Rival("Celery, solo, safe", "celery_side", True, _celery("--pool", "solo"))
-DRAMATIQ = Rival("Dramatiq, best", "dramatiq_side", False, _DRAMATIQ)
-DRAMATIQ_SAFE = Rival("Dramatiq, safe", "dramatiq_side", True, _DRAMATIQ)
-TASKIQ = Rival("Taskiq, best", "taskiq_side", False, _taskiq("when_received"), on_loop=True)
-TASKIQ_SAFE = Rival("Taskiq, safe", "taskiq_side", True, _taskiq("when_executed"), on_loop=True)
+def _taskiq(label: str, workers: int = 1, at_once: int = 500, *, safe: bool = False) -> Rival:
+    worker = (
+        *("-m", "taskiq", "worker", "tests.bench.peers.taskiq_side:broker"),
+        *("--workers", str(workers), "--max-async-tasks", str(at_once), "--log-level", "ERROR"),
+        *("--ack-type", "when_executed" if safe else "when_received"),
+    )
+    return Rival(f"Taskiq, {label}", "taskiq_side", safe, worker)
+
+
+CELERY = _celery("solo, best", "--pool", "solo")
+CELERY_PREFORK = _celery("prefork 1, best", "--pool", "prefork", "-c", "1")
+CELERY_SAFE = _celery("solo, safe", "--pool", "solo", safe=True)
+DRAMATIQ = _dramatiq("best")
+DRAMATIQ_SAFE = _dramatiq("safe", safe=True)
+TASKIQ = _taskiq("best")
+TASKIQ_SAFE = _taskiq("safe", safe=True)
+
+
+def by_core(cores: int) -> list[Rival]:
+    """Return them with a process for each processor, at their best."""
+    word = f"{cores} processes, best"
+    return [
+        _celery(f"prefork {cores}, best", "--pool", "prefork", "-c", str(cores)),
+        _dramatiq(word, cores),
+        _taskiq(word, cores),
+    ]
+
+
+def at_once(number: int) -> list[Rival]:
+    """Return them in one process that runs so many tasks at once, at their best."""
+    return [
+        _celery(f"{number} threads, best", "--pool", "threads", "-c", str(number)),
+        _dramatiq(f"{number} threads, best", threads=number),
+        _taskiq(f"{number} at once, best", at_once=number),
+    ]

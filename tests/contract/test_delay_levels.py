@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 from amqtask import App, Binding, Queue
-from amqtask.topology.delay import LEVELS, TICK_MS, delay_route, level_name, lost_name, ready_name
+from amqtask.topology.delay import (
+    LEVELS,
+    TICK_MS,
+    delay_plan,
+    delay_route,
+    level_name,
+    level_queue,
+    lost_name,
+    ready_name,
+)
+from amqtask.topology.plan import DeclareQueue
 from tests.contract.conftest import MakeApp, Running
 from tests.contract.peers import Peer
 from tests.helpers import aeventually
@@ -33,7 +43,7 @@ async def wake(app: App, *queues: str) -> None:
 
 @pytest.mark.parametrize("seconds", [0.001, 0.05, 0.1, 0.35, 1.6, 3.2])
 async def test_time_of_arrival(make_app: MakeApp, peer: Peer, names: Names, seconds: float):
-    """At the edges of levels, and with many bits set, a message is never early and arrives once."""
+    """At the edges of levels, and with many digits, a message is never early and arrives once."""
     queue = names.queue()
     app = make_app(queue)
     await wake(app, queue)
@@ -45,13 +55,17 @@ async def test_time_of_arrival(make_app: MakeApp, peer: Peer, names: Names, seco
     assert message.headers["id"] == result.id
     assert arrived - before >= seconds - CLOCK
     # it waited once in each queue it came through; what sending took is off the delay, so the
-    # bits are those of the time that was left then
+    # digits are those of the time that was left then
     deaths = message.headers.get("x-death", [])
     assert all((death["reason"], death["count"]) == ("expired", 1) for death in deaths)
-    bits = {level_name(bit, app.settings.delay_prefix): bit for bit in range(LEVELS)}
-    waited = sum(1 << bits[death["queue"]] for death in deaths)
-    assert waited <= -(-round(seconds * 1000) // TICK_MS)
-    assert waited * TICK_MS / 1000 <= arrived - before
+    waits = {
+        step.name: step.arguments["x-message-ttl"]
+        for step in delay_plan(app.settings.delay_prefix).steps
+        if isinstance(step, DeclareQueue) and "x-message-ttl" in step.arguments
+    }
+    waited = sum(waits[death["queue"]] for death in deaths)
+    assert waited <= -(-round(seconds * 1000) // TICK_MS) * TICK_MS
+    assert waited / 1000 <= arrived - before
     assert await peer.size(queue) == 0
 
 
@@ -164,29 +178,29 @@ async def test_queue_that_came_back(make_app: MakeApp, peer: Peer, names: Names)
 async def test_other_clients_use_the_levels(
     make_app: MakeApp, peer: Peer, names: Names, delay_prefix: str
 ):
-    """Any client can delay: it publishes to the level of the highest bit, with the bits as key."""
+    """Any client can delay: it publishes to the level of the highest digit, with the digits as key."""
     queue = names.queue()
     app = make_app(queue)
     await wake(app, queue)
     await peer.take(queue)
-    bits = "0." * (LEVELS - 3) + "1.0.1"  # 5 ticks
+    digits = "0." * (LEVELS - 2) + "1.2"  # 10 ticks
     before = time.time()
     await peer.send(
         queue,
         [[], {}, {}],
         {"task": "any.task", "id": "the-id"},
-        exchange=level_name(2, delay_prefix),
-        routing_key=f"{bits}.{queue}",
+        exchange=level_name(1, delay_prefix),
+        routing_key=f"{digits}.{queue}",
     )
     message = await peer.take(queue)
-    assert time.time() - before >= 5 * TICK_MS / 1000 - CLOCK
+    assert time.time() - before >= 10 * TICK_MS / 1000 - CLOCK
     assert message.headers["id"] == "the-id"
-    assert message.routing_key == f"{bits}.{queue}"
+    assert message.routing_key == f"{digits}.{queue}"
     assert message.exchange == ready_name(delay_prefix)
     # it is the route that the library itself would choose
-    assert delay_route(0.25, queue, delay_prefix) == (
-        level_name(2, delay_prefix),
-        f"{bits}.{queue}",
+    assert delay_route(0.5, queue, delay_prefix) == (
+        level_name(1, delay_prefix),
+        f"{digits}.{queue}",
     )
 
 
@@ -194,7 +208,7 @@ async def test_longest_delay(make_app: MakeApp, peer: Peer, names: Names, delay_
     """A call in six years is taken by the highest level, and stays there."""
     queue = names.queue()
     app = make_app(queue)
-    top = level_name(LEVELS - 1, delay_prefix)
+    top = level_queue(LEVELS - 1, 1, delay_prefix)
     await wake(app, queue)
     await peer.take(queue)
     before = await peer.size(top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class Sides:
         return {key.decode().removeprefix(start) for key in client.scan_iter(f"{start}*")}
 
     def close(self) -> None:
+        gc.collect()  # Celery's results unsubscribe when they go, which makes a connection
         client = self.celery.backend.client
         for key in client.scan_iter(f"{PREFIX}*"):
             client.delete(key)

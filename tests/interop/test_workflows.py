@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -130,6 +131,7 @@ def _client(stack: ExitStack, broker: str, redis: str, theirs: str, ours: str) -
 
 def _disconnect(backend: Any) -> None:
     """Close what a Celery client has open to Redis, which its own close leaves to the collector."""
+    gc.collect()  # Celery's results unsubscribe when they go, which makes a connection
     pubsub = backend.result_consumer._pubsub
     connection = None if pubsub is None else pubsub.connection
     backend.result_consumer.stop()

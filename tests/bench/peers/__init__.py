@@ -10,11 +10,8 @@ Where they run, and which setting is asked for, stands in ``BENCH_*`` variables:
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +23,13 @@ class Said:
         queue: Name of the queue that the tasks go to; nobody else's.
         safe: Whether each message is confirmed and acked after its task; otherwise the library
             is as fast as its own settings let it be.
-        results: Whether results are sent back.
+        results: Where results go, as a URL; empty for none.
     """
 
     url: str
     queue: str
     safe: bool
-    results: bool
+    results: str
 
 
 def said() -> Said:
@@ -42,26 +39,5 @@ def said() -> Said:
         environ["BENCH_URL"],
         environ["BENCH_QUEUE"],
         environ.get("BENCH_SAFE") == "1",
-        environ.get("BENCH_RESULTS") == "1",
+        environ.get("BENCH_RESULTS", ""),
     )
-
-
-def write_mark(path: str) -> None:
-    """Write the time, and the processor time this process has used, to a file."""
-    unfinished = Path(f"{path}.part")
-    unfinished.write_text(json.dumps([time.monotonic(), time.process_time()]))
-    unfinished.rename(path)
-
-
-def clocked(began: tuple[float, float], count: int) -> dict[str, float]:
-    """Return what was measured since ``began``; see `clock`."""
-    return {
-        "count": count,
-        "seconds": time.perf_counter() - began[0],
-        "cpu": time.process_time() - began[1],
-    }
-
-
-def clock() -> tuple[float, float]:
-    """Return the time, and the processor time used so far."""
-    return time.perf_counter(), time.process_time()

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
+import time
 from typing import Any
 
 from celery import Celery, chord
 
-from tests.bench.peers import clock, clocked, said, write_mark
+from tests.bench import work
+from tests.bench.peers import said
+from tests.bench.work import APART, clock, clocked, tail
 
 WARM_UP = 200
 _said = said()
 
-app = Celery(
-    "bench",
-    broker=_said.url,
-    backend=os.environ.get("BENCH_BACKEND") or ("rpc://" if _said.results else None),
-)
+app = Celery("bench", broker=_said.url, backend=_said.results or None)
 app.conf.update(
     task_default_queue=_said.queue,
     broker_transport_options={"confirm_publish": _said.safe},
     task_acks_late=_said.safe,
     task_ignore_result=not _said.results,
+    # what its documentation advises for many short tasks
+    worker_prefetch_multiplier=4 if _said.safe else 128,
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
@@ -33,6 +33,23 @@ app.conf.update(
 @app.task
 def noop() -> None:
     """Do nothing."""
+
+
+@app.task
+def take(text: str) -> None:
+    """Do nothing with an argument."""
+
+
+@app.task
+def mix() -> None:
+    """Wait and compute."""
+    work.mix()
+
+
+@app.task
+def note(sent: float, path: str) -> None:
+    """Note how long ago it was sent."""
+    work.note_start(sent, path)
 
 
 @app.task
@@ -50,7 +67,7 @@ def total(values: list[int]) -> int:
 @app.task
 def mark(path: str) -> None:
     """Write down when the stream of tasks came to here."""
-    write_mark(path)
+    work.write_mark(path)
 
 
 def bulk(count: int) -> dict[str, Any]:
@@ -85,17 +102,26 @@ def one_by_one(count: int, threads: int) -> dict[str, Any]:
     return clocked(began, each * threads)
 
 
-def fill(count: int, marks: list[str], on_loop: bool) -> dict[str, Any]:
-    """Fill the queue with no-op tasks, with marks spread evenly among them."""
-    assert not on_loop, "Celery has no async tasks"
-    gaps = len(marks) - 1
+def fill(count: int, marks: list[str], kind: str, size: int) -> dict[str, Any]:
+    """Fill the queue with tasks, with marks spread evenly among them."""
+    task, arguments = globals()[kind], ("x" * size,) if size else ()
+    gaps = max(1, len(marks) - 1)
     began = clock()
     with app.producer_or_acquire() as producer:
         mark.apply_async((marks[0],), producer=producer)
         for path in marks[1:]:
             for _ in range(count // gaps):
-                noop.apply_async(producer=producer)
+                task.apply_async(arguments, producer=producer)
             mark.apply_async((path,), producer=producer)
+    return clocked(began, count)
+
+
+def paced(count: int, path: str) -> dict[str, Any]:
+    """Call now and then, so that the worker has nothing else to do."""
+    began = clock()
+    for left in reversed(range(count)):
+        time.sleep(APART)
+        note.delay(time.monotonic(), "" if left else path)
     return clocked(began, count)
 
 
@@ -103,11 +129,14 @@ def round_trips(count: int) -> dict[str, Any]:
     """Call and wait for the result, one after the other."""
     for number in range(20):
         echo.delay(number).get(timeout=30)
+    seconds = []
     began = clock()
     for number in range(count):
+        sent = time.perf_counter()
         if echo.delay(number).get(timeout=30) != number:
             raise AssertionError("the answer belongs to another call")
-    return clocked(began, count)
+        seconds.append(time.perf_counter() - sent)
+    return {**clocked(began, count), "tail": tail(seconds)}
 
 
 def in_flight(count: int) -> dict[str, Any]:

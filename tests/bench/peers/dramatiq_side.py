@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from tests.bench.peers import clock, clocked, said, write_mark
+from tests.bench import work
+from tests.bench.peers import said
+from tests.bench.work import APART, clock, clocked
 
 WARM_UP = 200
 _said = said()
@@ -23,9 +26,26 @@ def noop() -> None:
 
 
 @dramatiq.actor(queue_name=_said.queue, max_retries=0)
+def take(text: str) -> None:
+    """Do nothing with an argument."""
+
+
+@dramatiq.actor(queue_name=_said.queue, max_retries=0)
+def mix() -> None:
+    """Wait and compute."""
+    work.mix()
+
+
+@dramatiq.actor(queue_name=_said.queue, max_retries=0)
+def note(sent: float, path: str) -> None:
+    """Note how long ago it was sent."""
+    work.note_start(sent, path)
+
+
+@dramatiq.actor(queue_name=_said.queue, max_retries=0)
 def mark(path: str) -> None:
     """Write down when the stream of tasks came to here."""
-    write_mark(path)
+    work.write_mark(path)
 
 
 def bulk(count: int) -> dict[str, Any]:
@@ -59,16 +79,25 @@ def one_by_one(count: int, threads: int) -> dict[str, Any]:
     return clocked(began, each * threads)
 
 
-def fill(count: int, marks: list[str], on_loop: bool) -> dict[str, Any]:
-    """Fill the queue with no-op tasks, with marks spread evenly among them."""
-    assert not on_loop, "an async actor costs a thread besides"
-    gaps = len(marks) - 1
+def fill(count: int, marks: list[str], kind: str, size: int) -> dict[str, Any]:
+    """Fill the queue with tasks, with marks spread evenly among them."""
+    actor, arguments = globals()[kind], ("x" * size,) if size else ()
+    gaps = max(1, len(marks) - 1)
     began = clock()
     mark.send(marks[0])
     for path in marks[1:]:
         for _ in range(count // gaps):
-            noop.send()
+            actor.send(*arguments)
         mark.send(path)
+    return clocked(began, count)
+
+
+def paced(count: int, path: str) -> dict[str, Any]:
+    """Call now and then, so that the worker has nothing else to do."""
+    began = clock()
+    for left in reversed(range(count)):
+        time.sleep(APART)
+        note.send(time.monotonic(), "" if left else path)
     return clocked(began, count)
 
 

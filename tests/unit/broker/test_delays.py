@@ -59,4 +59,5 @@ def test_arrives_when_its_time_comes_and_not_before(broker: Broker, client, seco
     broker.advance(0.1)
     _, properties, text = client.get("email")
     assert text == "late"
-    assert len(properties.headers["x-death"]) == bin(round(seconds * 20)).count("1")
+    passed = [digit for digit in key.split(".")[:-1] if digit != "0"]
+    assert len(properties.headers["x-death"]) == len(passed)

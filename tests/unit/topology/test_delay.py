@@ -12,6 +12,7 @@ from amqtask.errors import CallError, ConfigurationError, DelayTooLong
 from amqtask.topology.delay import (
     LEVELS,
     MAX_DELAY,
+    MAX_TICKS,
     TICK_MS,
     delay_binding,
     delay_plan,
@@ -93,7 +94,7 @@ def broker():
 # -- the levels ---------------------------------------------------------------
 
 
-@given(st.integers(1, 2**LEVELS - 1), st.sampled_from(QUEUES))
+@given(st.integers(1, MAX_TICKS), st.sampled_from(QUEUES))
 def test_waits_add_up(broker, ticks, queue):
     """Any delay passes through levels that sum up to it, and one copy reaches its queue only."""
     exchange, key = way_in(ticks * TICK_MS / 1000, queue)
@@ -109,7 +110,7 @@ def test_never_early_and_at_most_a_tick_late(broker, seconds, queue):
 
 
 @given(
-    st.integers(1, 2**LEVELS - 1),
+    st.integers(1, MAX_TICKS),
     st.text("abcelry01.-_ é漢", min_size=1, max_size=40),
 )
 def test_other_names_do_not_collide(broker, ticks, queue):
@@ -120,10 +121,14 @@ def test_other_names_do_not_collide(broker, ticks, queue):
 
 
 def test_route():
-    """The key is 32 bits and the queue's name; the way in is the highest set bit."""
-    bits = "0." * 28 + "1.0.1.1"
-    assert delay_route(0.55, "email", "d") == ("d.03", f"{bits}.email")
-    assert delay_route(MAX_DELAY, "email", "d") == ("d.31", "1." * 32 + "email")
+    """The key is the digits and the queue's name; the way in is the highest that is not 0."""
+    zeros = "0." * 23
+    assert delay_route(0.05, "email", "d") == ("d.level00", f"{zeros}0.0.1.email")
+    assert delay_route(0.4, "email", "d") == ("d.level01", f"{zeros}0.1.0.email")
+    assert delay_route(0.55, "email", "d") == ("d.level01", f"{zeros}0.1.3.email")
+    assert delay_route(25.55, "email", "d") == ("d.level02", f"{zeros}7.7.7.email")
+    assert delay_route(25.6, "email", "d") == ("d.level03", f"{zeros[2:]}1.0.0.0.email")
+    assert delay_route(MAX_DELAY, "email", "d") == ("d.level25", "1." * 23 + "7.7.7.email")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -0.0, float("-inf")])
@@ -138,7 +143,9 @@ def test_nothing_to_wait_for(seconds):
 def test_rounding(seconds, ticks):
     """Rounded up to ticks, without a tick more for what a float cannot hold."""
     _, key = way_in(seconds, "q")
-    assert int(key.removesuffix(".q").replace(".", ""), 2) == ticks
+    *bits, high, middle, low = map(int, key.removesuffix(".q").split("."))
+    assert not any(bits)
+    assert (high * 8 + middle) * 8 + low == ticks
 
 
 def test_too_long():
@@ -187,16 +194,27 @@ def test_level():
     arguments = {
         "x-queue-type": "quorum",
         "x-message-ttl": 50 * 2**31,
-        "x-dead-letter-exchange": "d.30",
+        "x-dead-letter-exchange": "d.level24",
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
-    assert DeclareQueue("d.31", arguments=arguments) in steps
-    assert DeclareExchange("d.31", "topic") in steps
-    assert BindQueue("d.31", "d.31", "1.#") in steps
-    assert BindExchange("d.30", "d.31", "0.#") in steps
-    assert BindQueue("d.00", "d.00", "*." * 31 + "1.#") in steps
-    assert BindExchange("d.ready", "d.00", "*." * 31 + "0.#") in steps
+    assert DeclareQueue("d.level25.1", arguments=arguments) in steps
+    assert DeclareExchange("d.level25", "topic") in steps
+    assert BindQueue("d.level25.1", "d.level25", "1.#") in steps
+    assert BindExchange("d.level24", "d.level25", "0.#") in steps
+    for digit in range(1, 8):
+        assert BindQueue(f"d.level00.{digit}", "d.level00", "*." * 25 + f"{digit}.#") in steps
+    assert BindExchange("d.ready", "d.level00", "*." * 25 + "0.#") in steps
+
+
+def test_digits_pass_few_queues():
+    """What is due within 25 s passes three queues at most: each makes a message later."""
+    declared = [step for step in delay_plan("d").steps if isinstance(step, DeclareQueue)]
+    waits = sorted(
+        step.arguments["x-message-ttl"] for step in declared if "x-message-ttl" in step.arguments
+    )
+    digits = [digit * unit for unit in (50, 400, 3_200) for digit in range(1, 8)]
+    assert waits == digits + [25_600 << bit for bit in range(23)]
 
 
 def test_lost():
@@ -204,10 +222,11 @@ def test_lost():
     steps = delay_plan("d").steps
     assert DeclareExchange("d.ready", arguments={"alternate-exchange": "d.lost"}) in steps
     assert BindQueue("d.lost", "d.lost") in steps
-    assert len(steps) == 4 + 4 * LEVELS
+    # an exchange, a way past it and two steps a queue
+    assert len(steps) == 4 + 2 * LEVELS + 2 * 44
 
 
 def test_prefix_is_checked():
     """A prefix that makes too long a name is refused."""
     with pytest.raises(ConfigurationError, match="has 256 bytes, at most 255 fit"):
-        delay_plan("d" * 250)
+        delay_plan("d" * 246)

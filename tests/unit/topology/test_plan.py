@@ -302,7 +302,7 @@ def test_render():
         "  amqtask.delay.ready  (any delay).email  -> email\n"
         "\n"
         "delays\n"
-        "  amqtask.delay  32 levels from 50 ms, up to 2485.5 days"
+        "  amqtask.delay  44 queues from 50 ms, up to 2485.5 days"
     )
 
 
@@ -313,8 +313,9 @@ def test_render_does_not_depend_on_order():
 
 
 def test_render_shows_what_only_looks_like_a_level():
-    """A queue named like a level, without its TTL, is shown as any other."""
-    assert render(Plan((DeclareQueue("shard.07"),))) == "queues\n  shard.07  classic  durable"
+    """A queue named like a level's, without its TTL, is shown as any other."""
+    named = Plan((DeclareQueue("shard.level07.1"),))
+    assert render(named) == "queues\n  shard.level07.1  classic  durable"
     assert render(Plan((BindExchange("a", "b", "c"),))) == "bindings\n  b  c  -> exchange a"
     assert render(Plan()) == "nothing to declare"
 

@@ -184,11 +184,11 @@ def test_a_call_that_came_early_tells_no_state(desk: Desk):
 
 
 def test_a_retry_goes_into_the_delay_levels(desk: Desk):
-    """Two seconds are 32 to 63 ticks: the exchange of bit 5, and the queue behind the bits."""
+    """Two seconds are 39 or 40 ticks: the level that counts by 8, and the queue behind the digits."""
     desk.settle(Again(2.0, in_seconds(2.0), 1, None))
     publication = desk.transport.sent[0]
-    assert publication.exchange == "amqtask.delay.05"
-    assert publication.routing_key.startswith("0." * 26 + "1.")
+    assert publication.exchange == "amqtask.delay.level01"
+    assert publication.routing_key.startswith("0." * 24)
     assert publication.routing_key.endswith(".q")
     assert publication.task == "t.task"
 
