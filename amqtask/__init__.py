@@ -66,14 +66,8 @@ from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
 from amqtask.workflow.builder import Workflow
-from amqtask.workflow.canvas import (
-    GroupSignature,
-    Signature,
-    chain,
-    chord,
-    group,
-    signature,
-)
+from amqtask.workflow.canvas import GroupSignature, Signature
+from amqtask.workflow.compose import chain, chord, group, signature
 from amqtask.workflow.run import WorkflowRun
 
 __version__ = "0.1.0"

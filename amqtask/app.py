@@ -38,7 +38,8 @@ from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
 from amqtask.workflow.builder import Workflow
 from amqtask.workflow.builtin import BUILTIN
-from amqtask.workflow.canvas import Canvas, signature
+from amqtask.workflow.canvas import Canvas
+from amqtask.workflow.compose import signature
 from amqtask.workflow.inside import addition_of, replacement_of
 from amqtask.workflow.join import joins_of
 from amqtask.workflow.ports import Joins
