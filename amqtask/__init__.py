@@ -17,6 +17,7 @@ from amqtask.errors import (
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
+    ControlError,
     DecodedTooLarge,
     DelayTooLong,
     EncodeError,
@@ -25,6 +26,7 @@ from amqtask.errors import (
     MessageError,
     MessageTooLarge,
     Nacked,
+    NoAnswer,
     NoBackend,
     PipelineError,
     PublishError,
@@ -58,6 +60,7 @@ from amqtask.policy.retry import RetryPolicy
 from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
+from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
@@ -95,6 +98,7 @@ __all__ = [
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "ControlError",
     "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
@@ -109,6 +113,7 @@ __all__ = [
     "MessageError",
     "MessageTooLarge",
     "Nacked",
+    "NoAnswer",
     "NoBackend",
     "Once",
     "Pipeline",
@@ -129,6 +134,8 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Schedule",
+    "ScheduleInfo",
+    "Schedules",
     "Settings",
     "Signature",
     "SoftTimeLimitExceeded",

@@ -23,6 +23,21 @@ from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.worker.forks import Template
 
+_LEVELS = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
+_loglevel_option = click.option(
+    "-l", "--loglevel", type=_LEVELS, help="How much to log (setting: loglevel)."
+)
+_health_port_option = click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+_health_host_option = click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @_app_option
@@ -133,22 +148,9 @@ def cli(ctx: click.Context, where: str | None) -> None:
     help="Exit with 69 after so long without consuming every queue; 0 never does "
     "(setting: deaf_timeout).",
 )
-@click.option(
-    "--health-port",
-    type=click.IntRange(0, 65535),
-    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
-)
-@click.option(
-    "--health-host",
-    metavar="ADDRESS",
-    help="Listen for them on this address only (setting: health_host).",
-)
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log (setting: loglevel).",
-)
+@_health_port_option
+@_health_host_option
+@_loglevel_option
 @click.option(
     "-B",
     "--beat",
@@ -182,22 +184,9 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
 
 @cli.command(cls=_Command)
 @_app_option
-@click.option(
-    "--health-port",
-    type=click.IntRange(0, 65535),
-    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
-)
-@click.option(
-    "--health-host",
-    metavar="ADDRESS",
-    help="Listen for them on this address only (setting: health_host).",
-)
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log (setting: loglevel).",
-)
+@_health_port_option
+@_health_host_option
+@_loglevel_option
 @click.option("-n", "--name", help="Name of this beat; host and process id by default.")
 @click.pass_context
 def beat(ctx: click.Context, /, where: str | None, **given: Any) -> None:
@@ -307,7 +296,7 @@ def graph(where: str, form: str) -> None:
 @click.option(
     "-l",
     "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    type=_LEVELS,
     default="info",
     help="How much to log.",
 )
@@ -327,12 +316,7 @@ def broker(**given: Any) -> None:
 @click.option("-Q", "--queues", metavar="A,B", help="Queues to consume; all by default.")
 @click.option("--processes", type=click.IntRange(1), help="Child processes of the worker.")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once in each process.")
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log.",
-)
+@_loglevel_option
 @click.option(
     "--broker", "url", metavar="URL", help="Use this broker. Else AMQTASK_BROKER, else its own."
 )

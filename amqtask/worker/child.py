@@ -31,6 +31,7 @@ from amqtask.worker.ladder import QUICK, Descent, Ladder, Rung
 from amqtask.worker.lines import BEAT, GAVE_UP, IDLE_BEAT, MOST, pack, unpack
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.node import Node
+from amqtask.worker.process import BY_HAND, end_process, memory, take_standard_input
 from amqtask.worker.slots import QueueSlots
 from amqtask.worker.spec import WorkerSpec
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 ORPHANED = 60.0
 #: Seconds that the loop of the async tasks has to give back what runs, before that is done for it.
 STUCK = 3.0
+#: Bytes of the first line that are looked at together.
+_PEEK = 64 * 1024
 #: Bytes unsent to the supervisor beyond which beats are left out.
 _BEHIND = 64 * 1024
 
@@ -279,73 +282,16 @@ class Child:
         self._loop.call_soon_threadsafe(function)
 
 
-def memory() -> int:
-    """Return the bytes of memory this process holds; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - each second, so the quick way
-            return int(statm.read().split()[1]) * _PAGE
-    except OSError:
-        return 0
-
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def end_process(code: int) -> NoReturn:
-    """End at once: a task's thread that never ends must not keep the process."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue  # a task closed it, or its reader is gone
-    os._exit(code)
-
-
-def end_with_traceback() -> NoReturn:
-    """End because of the exception that is being handled, as Python ends a program."""
-    error = sys.exception()
-    code: object = 1
-    if isinstance(error, SystemExit):
-        code = error.code
-        if isinstance(code, str):
-            sys.stderr.write(f"{code}\n")
-    elif error is not None:
-        sys.excepthook(type(error), error, error.__traceback__)
-    end_process(code if isinstance(code, int) else int(code is not None))
-
-
 def _read_spec(sock: socket.socket) -> dict[str, Any]:
     """Take the first line, and nothing of what follows it."""
     line = b""
     while not line.endswith(b"\n"):
-        seen = sock.recv(MOST, socket.MSG_PEEK)
+        seen = sock.recv(_PEEK, socket.MSG_PEEK)
         if not seen:
-            raise SystemExit(_BY_HAND.format("amqtask.worker.child"))
+            raise SystemExit(BY_HAND.format("amqtask.worker.child"))
         line += sock.recv(seen.find(b"\n") + 1 or len(seen))
     fields: dict[str, Any] = json.loads(line)
     return fields
-
-
-_BY_HAND = "{} is started by `amqtask worker`, not by hand"
-
-
-def take_standard_input(module: str) -> socket.socket:
-    """Return the socket that is standard input, which is empty from now on.
-
-    Raises:
-        SystemExit: It is none: ``module`` was started by hand.
-    """
-    try:
-        sock = socket.socket(fileno=os.dup(0))
-        sock.getpeername()
-    except OSError:
-        raise SystemExit(_BY_HAND.format(module)) from None
-    # tasks that read standard input must find it empty, not the supervisor's words
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return sock
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ made before there is a thread, an event loop or a connection, it never makes
 one, and unless it is wanted so (``preload = "app"``) not a line of the app has
 run in it. Where there is a thread all the same, there is no template.
 
-Its standard input is the line to the supervisor, of one packet each way:
+What goes over its line, a socketpair, is one packet each way:
 
     fork, become   with two descriptors: the child's end of its line, and its run board
     pid            of the child; or ``!`` and why there is none
@@ -30,11 +30,16 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from amqtask.discovery import find_app
-from amqtask.worker.child import end_process, end_with_traceback, run_child, take_standard_input
+from amqtask.worker.child import run_child
+from amqtask.worker.process import (
+    end_process,
+    end_with_traceback,
+    name_process,
+    take_standard_input,
+)
 
 #: What the supervisor says.
 FORK, BECOME = b"fork", b"become"
@@ -45,9 +50,9 @@ NAME = "amqtask-fork"
 #: Bytes of the longest packet: that with ``sys.path``.
 MOST = 128 * 1024
 #: What a terminal or a service manager sends to all; it is the supervisor's to hear.
-_FOR_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+_FOR_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 _M_MMAP_THRESHOLD = -3
-#: As in the environment of a child that is started, see `amqtask.worker.spawn`.
+#: As in the environment of a child that is started, see `amqtask.worker.starting`.
 _MMAP_THRESHOLD = 128 * 1024
 
 
@@ -95,12 +100,6 @@ def _prepare() -> None:
     settle_memory()
 
 
-def name_process(name: str) -> None:
-    """Show another name than ``python`` in ``ps -o comm`` and ``top``; at most 15 characters."""
-    with suppress(OSError):  # a nicety, and Linux only
-        Path("/proc/self/comm").write_text(name)
-
-
 def _wait(line: socket.socket) -> tuple[socket.socket, int]:
     """Answer the supervisor; returns in each process that is to be a child."""
     while True:
@@ -115,6 +114,8 @@ def _wait(line: socket.socket) -> tuple[socket.socket, int]:
             os.close(board)
             continue
         line.close()
+        os.set_inheritable(theirs, False)
+        os.set_inheritable(board, False)
         return socket.socket(fileno=theirs), board
 
 

@@ -212,6 +212,22 @@ def follows(call: Call) -> bool:
     )
 
 
+def dependents(call: Call) -> list[str]:
+    """Return the ids of all that fails when a call does, the bodies of its chords included."""
+    found: list[str] = []
+    waiting = _following(call)
+    chords = [call.embed.chord]
+    while waiting or chords:
+        if not waiting:
+            document = chords.pop()
+            waiting = [] if document is None else [normal(parse(document))]
+            continue
+        for step in leaves(waiting.pop()):
+            found.append(str(step.options.get("task_id")))
+            chords.append(step.options.get("chord"))
+    return found
+
+
 # -- parts ----------------------------------------------------------------------------
 
 
@@ -257,6 +273,8 @@ def _end(
     """End every step of these, and the part of each chord that one of them is in."""
     for node in nodes:
         for step in leaves(node):
+            if not step.options.get("task_id"):
+                continue  # Celery gives some their id when they are sent: nobody waits for those
             result.ended.append(Ended(step, error, state))
             chord, group = step.options.get("chord"), step.options.get("group_id")
             if isinstance(chord, dict) and isinstance(group, str):

@@ -35,7 +35,7 @@ def send(app: App, node: Node) -> Any:
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
-    outgoing = _outgoing(app, begins)
+    outgoing = _outgoing(app, begins, handle)
     for opening in begins.openings:
         ready: Future[None] = Future()
         app.joins.open(opening, partial(_done, ready))
@@ -56,7 +56,7 @@ async def asend(app: App, node: Node) -> Any:
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
-    outgoing = _outgoing(app, begins)
+    outgoing = _outgoing(app, begins, handle)
     for opening in begins.openings:
         ready: Future[None] = Future()
         app.joins.open(opening, partial(_done, ready))
@@ -192,9 +192,9 @@ def handle_of(app: App, node: Node, parent: Handle | None = None) -> Any:
             return handle_of(app, node.body, handle_of(app, node.header, parent))
 
 
-def _outgoing(app: App, begins: Launch) -> list[Outgoing]:
+def _outgoing(app: App, begins: Launch, whole: Handle) -> list[Outgoing]:
     parent = _current.get()
-    return [
+    made = [
         prepare(
             app.sender,
             app.tasks,
@@ -204,3 +204,4 @@ def _outgoing(app: App, begins: Launch) -> list[Outgoing]:
         )
         for start in begins.starts
     ]
+    return [replace(each, whole=whole) for each in made]

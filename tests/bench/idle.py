@@ -286,9 +286,13 @@ def _section(
 
 What a worker costs that has nothing to do, beside Celery and Dramatiq with as many slots, all side
 by side on the same broker for the same {seconds:.0f} seconds, after {SETTLE:.0f} seconds to settle.
-The goals are less than {GOAL} % of a core, and no more memory than Celery. RSS counts pages that
-processes share once for each of them; PSS divides them. What amqtask starts is a supervisor, which
-runs no tasks and is a process more than Celery's pool of threads has.
+The goals are less than {GOAL} % of a core, no more memory than Celery, and for each process that runs
+tasks no more than Dramatiq. RSS counts pages that processes share once for each of them; PSS divides
+them. What amqtask starts is a supervisor, which runs no tasks and is a process more than Celery's
+pool of threads has. Celery's processes are copies of one that has imported the app, Dramatiq's and
+amqtask's import it by themselves. amqtask's have two event loops, one for `async def` tasks and one
+in a thread for the connection, and Dramatiq's none: whatever code a copy has run, CPython has written
+to its memory, reference counts above all, and that memory is no longer shared.
 `python -m tests.bench.idle --write` measures and writes this section, after it made an environment
 for the other two.
 
