@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / ".venv-bench"
 #: What is compared with; a change makes the environment anew.
 PACKAGES = (
-    "celery==5.7.*",
+    "celery[redis]==5.7.*",
     "dramatiq[rabbitmq]==2.2.*",
     "taskiq==0.13.*",
     "taskiq-aio-pika==0.6.*",
