@@ -39,9 +39,9 @@ help:
 demo: $(DEMO)
 	$(BIN)/python -m examples.demo $(ARGS)
 
-# one after the other: tests share their brokers, and several measure against deadlines
+# in several processes, for most tests wait (tests/sharing.py); ARGS="-n 0" is in one
 test: $(DEV)
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto $(ARGS)
 
 # layers without a cache: it does not notice a module that has become part of a package since
 lint: $(DEV)

@@ -13,9 +13,11 @@ from amqtask.errors import (
     BrokerUnreachable,
     CallError,
     ChannelClosed,
+    ChordError,
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
+    ControlError,
     DecodedTooLarge,
     DelayTooLong,
     EncodeError,
@@ -24,12 +26,14 @@ from amqtask.errors import (
     MessageError,
     MessageTooLarge,
     Nacked,
+    NoAnswer,
     NoBackend,
     PipelineError,
     PublishError,
     PublishTimeout,
     Reject,
     RemoteError,
+    Replace,
     ReplyLost,
     ResultError,
     ResultTimeout,
@@ -46,18 +50,31 @@ from amqtask.errors import (
     UnknownSetting,
     UnknownTask,
     Unroutable,
-    UnsupportedMessage,
     WaitInTask,
     WorkerLost,
+    WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
+from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
+from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
-from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
+from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
+from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.builder import Workflow
+from amqtask.workflow.canvas import (
+    GroupSignature,
+    Signature,
+    chain,
+    chord,
+    group,
+    signature,
+)
+from amqtask.workflow.run import WorkflowRun
 
 __version__ = "0.1.0"
 
@@ -76,21 +93,29 @@ __all__ = [
     "BrokerUnreachable",
     "CallError",
     "ChannelClosed",
+    "ChordError",
     "ConfigurationError",
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "ControlError",
+    "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
     "EncodeError",
+    "Entry",
+    "Every",
     "Exchange",
     "GroupResult",
+    "GroupSignature",
     "Ignore",
     "MalformedMessage",
     "MessageError",
     "MessageTooLarge",
     "Nacked",
+    "NoAnswer",
     "NoBackend",
+    "Once",
     "Pipeline",
     "PipelineError",
     "Progress",
@@ -99,6 +124,7 @@ __all__ = [
     "Queue",
     "Reject",
     "RemoteError",
+    "Replace",
     "ReplyLost",
     "ResultError",
     "ResultSet",
@@ -107,9 +133,14 @@ __all__ = [
     "RetriesExhausted",
     "Retry",
     "RetryPolicy",
+    "Schedule",
+    "ScheduleInfo",
+    "Schedules",
     "Settings",
+    "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
+    "Tally",
     "Task",
     "TaskCancelled",
     "TaskRevoked",
@@ -120,11 +151,20 @@ __all__ = [
     "UnknownSetting",
     "UnknownTask",
     "Unroutable",
-    "UnsupportedMessage",
     "WaitInTask",
     "WorkerLost",
+    "Workflow",
+    "WorkflowFailed",
+    "WorkflowRun",
     "__version__",
     "allow_waiting",
     "as_completed",
+    "chain",
+    "chord",
+    "cron",
     "current_task",
+    "every",
+    "group",
+    "once",
+    "signature",
 ]

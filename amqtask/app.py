@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import iscoroutinefunction
@@ -9,17 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
+from amqtask.asking import Asker
 from amqtask.backends import Backend, DirectBackend, open_backend
 from amqtask.cancel import Canceller, as_ids
 from amqtask.context import Context, _current
+from amqtask.entries import Entries, ScheduleOptions, declare, from_setting
 from amqtask.errors import ConfigurationError, NoBackend, PipelineError
 from amqtask.imports import autodiscover, import_modules
 from amqtask.message.model import Call
 from amqtask.options import CallOptions, Options, options
 from amqtask.pipeline import Pipeline, active_pipeline
+from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
 from amqtask.registry import Registry, task_name
 from amqtask.result import AsyncResult, GroupResult, remember
+from amqtask.schedules import Schedules
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
@@ -31,6 +36,13 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
+from amqtask.workflow.builder import Workflow
+from amqtask.workflow.builtin import BUILTIN
+from amqtask.workflow.canvas import Canvas, signature
+from amqtask.workflow.inside import addition_of, replacement_of
+from amqtask.workflow.join import joins_of
+from amqtask.workflow.ports import Joins
+from amqtask.workflow.run import STATE, WorkflowRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,12 +84,15 @@ class TaskOptions(CallOptions, total=False):
         max_retries: How often at most, as short form of ``retry=``.
         pool: Where workers run it: ``process`` isolates it in a process that can be
             killed, ``thread`` is for plain functions, ``loop`` for async ones.
+        schedule: When beats call it, without arguments, under an entry of the task's
+            name; for arguments and more see `App.schedule`.
     """
 
     name: str | None
     retry_on: Sequence[type[BaseException] | str]
     max_retries: int | None
     pool: Literal["loop", "thread", "process"] | None
+    schedule: Any
 
 
 class StandIn(Protocol):
@@ -131,8 +146,18 @@ class App:
             values=said, source=config, environ=environ, pyproject=pyproject or _pyproject()
         )
         self.tasks = Registry()
+        #: What the code wants beats to fire, by `schedule`, ``@app.task(schedule=...)`` and settings.
+        self.entries = Entries()
+        for task, function in BUILTIN.items():
+            self.tasks.add_builtin(
+                SyncTask(self, function, name=task, bind=True, retry=NO_RETRY, defaults=Options())
+            )
+        #: The event loop of a worker's async tasks; None where no worker runs.
+        self.loop: AbstractEventLoop | None = None
         self.transport = Transport(self.settings, name=name)
         self._canceller = Canceller(self.settings, self.transport)
+        #: What beats have before them, seen and changed at run time.
+        self.schedules = Schedules(self, Asker(self.settings, self.transport))
         self._queues: dict[str, Queue] = {}
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)
@@ -141,12 +166,15 @@ class App:
             self._backend = open_backend(self.settings.backend, self.transport, self.settings)
         #: For `call`: replies to it never go to a store.
         self._direct = DirectBackend(self.transport, self.settings)
+        self._joins: Joins | None = None
         self._made: tuple[Sender, Sender] | None = None
         self._discover: list[tuple[tuple[str, ...], str]] = []
         #: What takes calls in place of the broker, in tests.
         self.stand_in: StandIn | None = None
         #: Called with every call that was sent, in the thread that sent it.
         self.on_sent: list[Callable[[Outgoing], object]] = []
+        for entry_name, table in from_setting(self.settings):
+            self._schedule(entry_name, table.pop("task"), table.pop("schedule"), table)
         remember(self)
 
     # -- tasks --------------------------------------------------------------------
@@ -195,13 +223,46 @@ class App:
     ) -> Task[..., Any]:
         name = said.pop("name", None) or task_name(function)
         retry, pool = _retry_policy(name, said), said.pop("pool", None)
+        when = said.pop("schedule", None)
         defaults = options(said)
         kind: type[Task[..., Any]] = AsyncTask if iscoroutinefunction(function) else SyncTask
         made = kind(self, function, name=name, bind=bind, retry=retry, defaults=defaults, pool=pool)
         self.tasks.add(made)
         if defaults.queue is not None:
             self._add_queue(defaults.queue)
+        if when is not None:
+            self._schedule(name, made, when, {})
         return made
+
+    def schedule(self, name: str, what: Any, when: Any, **said: Unpack[ScheduleOptions]) -> Entry:
+        """Have beats send a call whenever a schedule is due.
+
+        Args:
+            name: Of the entry, unique in the app.
+            what: A task, a task with options, a task's name, ``(task, args, kwargs)``, or
+                ``task.s(...)``.
+            when: ``cron(...)``, ``every(...)``, ``once(...)``; seconds or a timedelta;
+                Celery's ``crontab`` or ``schedule``; or a schedule of your own.
+            said: See `ScheduleOptions`.
+
+        Returns:
+            The entry, as it stands in ``app.entries``.
+
+        Raises:
+            ConfigurationError: Something is wrong with it; the text names the entry.
+
+        Example:
+            >>> app.schedule("report", report, cron("0 9 * * mon-fri"), args=["sales"])
+        """
+        return self._schedule(name, what, when, said)
+
+    def _schedule(self, name: str, what: Any, when: Any, said: Mapping[str, Any]) -> Entry:
+        entry = declare(self, name, what, when, said)
+        self.entries.add(entry)
+        queue = said.get("queue")
+        if isinstance(queue, Queue):
+            self._add_queue(queue)
+        return entry
 
     def autodiscover(self, *packages: str, module: str = "tasks") -> None:
         """Have workers import every module of this name in these packages, at any depth."""
@@ -324,6 +385,43 @@ class App:
         """As `cancel`, awaited."""
         await self._canceller.acancel(as_ids(ids), terminate=terminate, keep=keep)
 
+    # -- workflows ----------------------------------------------------------------
+
+    def signature(
+        self,
+        varies: Canvas[..., Any] | Mapping[str, Any] | str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **said: Any,
+    ) -> Any:
+        """Return the signature of a task by its name, or of a signature's JSON form.
+
+        Args:
+            args: Arguments, before those it has.
+            said: Options, see `Canvas.set`.
+
+        Raises:
+            MalformedMessage: The JSON form is none.
+            ConfigurationError: An unknown option, or a value out of range.
+        """
+        return signature(varies, args, kwargs, app=self, **said)
+
+    def workflow(self, name: str) -> Workflow:
+        """Return a workflow that steps can be added to; see `Workflow`."""
+        return Workflow(self, name)
+
+    def workflow_run(self, id: str) -> WorkflowRun | None:
+        """Return a run of a workflow of named steps by its id; None when it is unknown.
+
+        Raises:
+            NoBackend: Results are off.
+            BackendError: The backend does not answer.
+        """
+        meta = self.result(id).meta
+        if meta is None or meta.status != STATE:
+            return None
+        return WorkflowRun.of(self, id, meta.result)
+
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
     ) -> Outgoing:
@@ -382,6 +480,14 @@ class App:
         )
 
     def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        self._publish(outgoing)
+        return self._sent(outgoing, self._backend)
+
+    async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+        await self._apublish(outgoing)
+        return self._sent(outgoing, self._backend)
+
+    def _publish(self, outgoing: Outgoing) -> None:
         pipeline = active_pipeline()
         if self.stand_in is not None:
             self.stand_in.deliver(outgoing)
@@ -395,14 +501,13 @@ class App:
                     pipeline.add(outgoing.publications)
             except PipelineError as error:
                 raise error.failures[0][1] from error
-        return self._sent(outgoing, self._backend)
 
     def _sent(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
         for tell in self.on_sent:
             tell(outgoing)
         return self._handle(outgoing, backend)
 
-    async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
+    async def _apublish(self, outgoing: Outgoing) -> None:
         pipeline = active_pipeline()
         if self.stand_in is not None:
             await self.stand_in.adeliver(outgoing)
@@ -411,7 +516,21 @@ class App:
         else:
             for publication in outgoing.publications:
                 await self.transport.publish_and_await(publication)
-        return self._sent(outgoing, self._backend)
+
+    def _replacement(self, call: Call, made: Canvas[..., Any]) -> dict[str, Any]:
+        return replacement_of(self, call, made._node)
+
+    def _addition(
+        self, call: Call, made: Canvas[..., Any], position: int
+    ) -> tuple[dict[str, Any], AsyncResult[Any]]:
+        return addition_of(self, call, made._node, position)
+
+    @property
+    def joins(self) -> Joins:
+        """What joins the members of chords: the result backend where it can, else the broker."""
+        if self._joins is None:
+            self._joins = joins_of(self)
+        return self._joins
 
     # -- broker -------------------------------------------------------------------
 

@@ -16,11 +16,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _source: Callable[[], float] = time.time
+#: Linux's monotonic clock stands still while a machine sleeps; this one does not.
+_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def wall() -> float:
     """Return seconds since 1970; those of `time.time`, unless a test says otherwise."""
     return _source()
+
+
+def awake() -> float:
+    """Return seconds that never go back, and also pass while the machine sleeps.
+
+    That is what a right that runs out is measured by. Where the system cannot tell how long
+    it slept, they stand still meanwhile.
+    """
+    if _BOOT is not None:
+        return time.clock_gettime(_BOOT)
+    return time.monotonic()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from amqtask.errors import AmqtaskError, ConfigurationError, Retry
+from amqtask.errors import AmqtaskError, ConfigurationError, Replace, Retry
 from amqtask.message.model import Call
 from amqtask.message.results import READY_STATES, ResultMeta
 from amqtask.message.serializers import JSON
@@ -17,6 +17,8 @@ from amqtask.progress import PROGRESS, Reporter
 
 if TYPE_CHECKING:
     from amqtask.app import App
+    from amqtask.result import AsyncResult
+    from amqtask.workflow.canvas import Canvas
 
 #: Children that a result names at most; a task that starts a million calls would name them all.
 MOST_CHILDREN = 1000
@@ -28,11 +30,13 @@ class Trail:
     Attributes:
         children: Calls it sent, in Celery's form.
         reporter: Sends what it reports; None while it reported nothing.
+        added: Members for the chord that it is in, in JSON form.
     """
 
-    __slots__ = ("children", "reporter")
+    __slots__ = ("added", "children", "reporter")
 
     def __init__(self) -> None:
+        self.added: list[dict[str, Any]] = []
         self.children: list[Any] = []
         self.reporter: Reporter | None = None
 
@@ -184,6 +188,34 @@ class Context:
             Retry: Always.
         """
         raise Retry(reason, countdown=countdown, eta=eta, exc=exc, max_retries=max_retries) from exc
+
+    def replace(self, signature: Canvas[..., Any]) -> NoReturn:
+        """Leave this run, and have a signature run in this call's place.
+
+        Its last step has this call's id, so whoever waits for that gets its value; what
+        was to follow this call follows it. A group's value is the list of its members'.
+
+        Raises:
+            Replace: Always.
+            ConfigurationError: The signature has no meaning.
+
+        Delivery: what begins in its place is confirmed before this call is acked. After a
+            crash in between, this call runs again, and replaces itself again.
+        """
+        raise Replace(self.app._replacement(self.call, signature))
+
+    def add_to_chord(self, signature: Canvas[..., Any]) -> AsyncResult[Any]:
+        """Add a member to the chord that this call is in; its value comes after the others.
+
+        It is sent when this call has ended with a value, so that it always counts; a call
+        that fails, or is retried, has added nothing.
+
+        Raises:
+            ConfigurationError: This call is no member of a chord.
+        """
+        member, handle = self.app._addition(self.call, signature, len(self.trail.added))
+        self.trail.added.append(member)
+        return handle
 
 
 def _save(backend: Any, reply_to: str, correlation_id: str, meta: ResultMeta, done: Any) -> None:

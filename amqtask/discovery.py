@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,8 @@ from amqtask.imports import import_module
 
 #: Modules of the current folder that are looked into when nothing names an app.
 _GUESSES = ("tasks", "app")
+#: Packages in which there hardly is an app.
+_FOREIGN = frozenset({"amqtask", "click", "pika", *sys.stdlib_module_names})
 
 
 def find_app(where: str | None = None, *, folder: Path | None = None) -> App:
@@ -40,13 +41,31 @@ def find_app(where: str | None = None, *, folder: Path | None = None) -> App:
     return app
 
 
+def find_object(where: str, *, folder: Path | None = None) -> Any:
+    """Return what ``module:attribute`` or ``file.py:attribute`` names.
+
+    Raises:
+        AppNotFound: There is no such module or attribute.
+    """
+    folder = folder or Path.cwd()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    name, _, attribute = where.partition(":")
+    if not attribute:
+        raise AppNotFound(f"{where!r} names no attribute", hint="write module:attribute")
+    name = name.removesuffix(".py").removeprefix("./").replace("/", ".")
+    return _attribute(import_module(name, repr(where), AppNotFound), name, attribute)
+
+
 def locate(app: App) -> str:
     """Return ``module:attribute`` under which another process can import ``app``.
 
     Raises:
         AppNotFound: No imported module holds it under a public name.
     """
-    for name, module in list(sys.modules.items()):
+    # to look at what a module has is to write to its memory, which processes may share: those
+    # that are likely to have it come first
+    for name, module in sorted(sys.modules.items(), key=lambda item: _is_foreign(item[0])):
         if name == "__main__" or not isinstance(module, ModuleType):
             continue
         for attribute, value in list(vars(module).items()):
@@ -58,10 +77,16 @@ def locate(app: App) -> str:
     )
 
 
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] in _FOREIGN
+
+
 def _from_pyproject(folder: Path) -> str | None:
     path = folder / "pyproject.toml"
     if not path.is_file():
         return None
+    import tomllib  # only needed where there is a file
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -77,6 +102,13 @@ def _load(where: str) -> App:
     module = import_module(module_name, f"app {where!r}", AppNotFound)
     if not attribute:
         return _only_app(module, module_name)
+    value = _attribute(module, module_name, attribute)
+    if not isinstance(value, App):
+        raise AppNotFound(f"{where!r} is a {type(value).__name__}, not an App")
+    return value
+
+
+def _attribute(module: ModuleType, module_name: str, attribute: str) -> Any:
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -85,8 +117,6 @@ def _load(where: str) -> App:
                 f"module {module_name!r} has no {attribute!r}{near(attribute, names)}"
             )
         value = getattr(value, part)
-    if not isinstance(value, App):
-        raise AppNotFound(f"{where!r} is a {type(value).__name__}, not an App")
     return value
 
 

@@ -28,8 +28,9 @@ one for "it was not sent", one for "it cannot be sent like this".
     |   +-- MalformedMessage          not a task message, or broken
     |   +-- ContentDisallowed         its serializer is not in accept_content
     |   +-- DecodedTooLarge           it unpacks to more than is allowed
-    |   +-- UnknownTask               no task of that name here
-    |   `-- UnsupportedMessage        it asks for what this version does not do
+    |   `-- UnknownTask               no task of that name here
+    +-- ControlError                  what runs did not do what was asked
+    |   `-- NoAnswer                  nobody answered in time
     `-- ResultError                   what became of a call
         +-- NoBackend                 results are off
         +-- ResultTimeout             no result in time (also a TimeoutError)
@@ -40,6 +41,8 @@ one for "it was not sent", one for "it cannot be sent like this".
         |   `-- BackendUnavailable    it does not answer now; trying again may help
         +-- RemoteError               it failed with an exception this process cannot rebuild
         +-- TaskRevoked               it expired or was cancelled
+        +-- WorkflowFailed            it was to follow a call that failed
+        |   `-- ChordError            it was to get the values of calls of which one failed
         +-- RetriesExhausted          its last retry failed
         +-- SoftTimeLimitExceeded     over its soft time limit; raised in the task itself
         +-- TimeLimitExceeded         over its hard time limit, and ended for it
@@ -49,6 +52,7 @@ one for "it was not sent", one for "it cannot be sent like this".
     +-- Retry                         run this again later
     +-- Reject                        park this, or give it back
     +-- Ignore                        done, without an outcome
+    +-- Replace                       done, another signature runs in its place
     `-- TaskCancelled                 raised in a plain task that is asked to end
 
 The signals derive from BaseException so that ``except Exception`` in a task
@@ -59,12 +63,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 
 def near(name: str, known: Sequence[str]) -> str:
     """Return ``", did you mean 'x'?"`` when a known name is close, else ``""``."""
+    from difflib import get_close_matches  # only needed where something is wrong
+
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
 
@@ -285,10 +290,15 @@ class UnknownTask(MessageError):
     reason = "unknown_task"
 
 
-class UnsupportedMessage(MessageError):
-    """It asks for something that this version does not do; running it would lose that part."""
+# -- control ------------------------------------------------------------------
 
-    reason = "unsupported"
+
+class ControlError(AmqtaskError):
+    """What runs, a beat for one, did not do what it was asked for."""
+
+
+class NoAnswer(ControlError):
+    """Nobody answered a request in time; one that was heard may have been done."""
 
 
 # -- results ------------------------------------------------------------------
@@ -351,6 +361,36 @@ class RemoteError(ResultError):
 
 class TaskRevoked(ResultError):
     """The task expired or was cancelled before it ended."""
+
+
+class WorkflowFailed(ResultError):
+    """The call never ran: one that it was to follow failed, which the text names.
+
+    Args:
+        message: What failed, and with what.
+        task_id: Id of the call that failed.
+        task: Its task.
+
+    Attributes:
+        task_id: Id of the call that failed.
+        task: Name of its task.
+    """
+
+    def __init__(
+        self, message: str = "", task_id: str = "", task: str = "", *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        # all of it: results carry the arguments of an exception, and build it anew of them
+        self.args = (message, task_id, task) if task_id else (message,)
+        self.task_id = task_id
+        self.task = task
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ChordError(WorkflowFailed):
+    """The body of a chord never ran: a member of its header failed."""
 
 
 class RetriesExhausted(ResultError):
@@ -447,6 +487,18 @@ class Reject(TaskSignal):
 
 class Ignore(TaskSignal):
     """Acknowledge this delivery without storing a result."""
+
+
+class Replace(TaskSignal):
+    """End this run, and have a signature run in its place; raised by `Context.replace`.
+
+    Args:
+        signature: In its JSON form.
+    """
+
+    def __init__(self, signature: dict[str, Any]) -> None:
+        super().__init__("replaced by another signature")
+        self.signature = signature
 
 
 class TaskCancelled(TaskSignal):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import sys
 from collections.abc import Iterable
 from types import ModuleType
@@ -27,6 +26,8 @@ def autodiscover(packages: Iterable[str], module: str) -> None:
     Raises:
         ConfigurationError: A package does not exist.
     """
+    import pkgutil  # few apps ask for this
+
     for name in packages:
         package = import_module(name, f"autodiscover of {name!r}", ConfigurationError)
         for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{name}."):

@@ -34,13 +34,20 @@ def task_name(function: Callable[..., Any]) -> str:
 class Registry:
     """Tasks by name.
 
+    Those that every worker has are found by name, and are not among the others.
+
     Threads: reading is safe anywhere; register while modules are imported.
     """
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_builtin", "_tasks")
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._builtin: dict[str, Task[..., Any]] = {}
+
+    def add_builtin(self, task: Task[..., Any]) -> None:
+        """Register a task of the library's own; one of the user's takes its place."""
+        self._builtin[task.name] = task
 
     def add(self, task: Task[..., Any]) -> None:
         """Register ``task``.
@@ -59,7 +66,7 @@ class Registry:
 
     def get(self, name: str) -> Task[..., Any] | None:
         """Return the task of that name, or None."""
-        return self._tasks.get(name)
+        return self._tasks.get(name) or self._builtin.get(name)
 
     def __getitem__(self, name: str) -> Task[..., Any]:
         """Return the task of that name.
@@ -70,6 +77,8 @@ class Registry:
         try:
             return self._tasks[name]
         except KeyError:
+            if name in self._builtin:
+                return self._builtin[name]
             raise UnknownTask(
                 f"unknown task {name!r}{near(name, list(self._tasks))}",
                 hint="import its module in the worker (imports=), or deploy the code that has it",

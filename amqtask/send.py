@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from amqtask.backends import Backend, Pending
 from amqtask.clock import wall
 from amqtask.context import _current
 from amqtask.errors import EncodeError, Unroutable
-from amqtask.message import Call, encode, serializer
+from amqtask.message import NO_EMBED, Call, Embed, encode, serializer
 from amqtask.options import Options
 from amqtask.policy.retry import RETRY_HEADER
 from amqtask.settings import Settings
@@ -39,6 +39,7 @@ from amqtask.transport import Publication, Requirement, Session
 from amqtask.transport.declare import declare, exists
 
 if TYPE_CHECKING:
+    from amqtask.result import AsyncResult, GroupResult
     from amqtask.task import Task
 
 
@@ -53,6 +54,7 @@ class Outgoing:
         route: Where it goes, once it has waited.
         delay: Seconds from now that it has to wait; 0 for none.
         eta: When it is due; None for at once.
+        whole: Handle of the workflow that it begins; None outside of one.
     """
 
     id: str
@@ -62,6 +64,30 @@ class Outgoing:
     route: Route
     delay: float = 0.0
     eta: datetime | None = None
+    whole: AsyncResult[Any] | GroupResult[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call stands in a workflow.
+
+    Attributes:
+        embed: What follows it.
+        root_id: Id of the root of its tree; None makes it the root.
+        parent_id: Id of the call that it follows, or that sent it.
+        reply_to: Where its outcome goes; None for this process's own address.
+        nesting: How often something took the place of what it stands for.
+    """
+
+    embed: Embed = NO_EMBED
+    group: str | None = None
+    group_index: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    reply_to: str | None = None
+    nesting: int = 0
+    stamped_headers: list[str] | None = None
+    stamps: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +133,14 @@ class Sender:
         kwargs: Mapping[str, Any],
         options: Options,
         task: Task[..., Any] | None = None,
+        place: Place | None = None,
     ) -> Outgoing:
         """Build the publications of one call.
 
         Args:
             task: The registered task, when this process has it; its parameters'
                 names make better error texts.
+            place: Where it stands in a workflow; None outside of one.
 
         Raises:
             EncodeError: An argument or header does not serialise.
@@ -134,8 +162,12 @@ class Sender:
             if options.ignore_result is not None
             else self._settings.ignore_result
         )
+        if place is None:
+            place = _place()
+        elif place.reply_to is not None:
+            wants_result = False  # by this process: its outcome goes elsewhere
         eta, delay = _times(options, now)
-        call = self._call(name, args, kwargs, options, route, eta, now, wants_result)
+        call = self._call(name, args, kwargs, options, route, eta, now, wants_result, place)
         expires_in = call.expires.timestamp() - now if call.expires is not None else None
         try:
             message = encode(
@@ -144,9 +176,10 @@ class Sender:
                 compression=options.compression or self._settings.compression,
                 compress_over=self._settings.compress_over,
                 now=now,
-                # a TTL would run out inside the delay levels; the worker checks `expires` itself
+                # a TTL would run out inside the delay levels, and a member of a chord that the
+                # broker drops could not tell the others; the worker checks `expires` itself
                 ttl_ms=max(0, round(expires_in * 1000))
-                if expires_in is not None and delay <= 0
+                if expires_in is not None and delay <= 0 and place.embed.chord is None
                 else None,
             )
         except EncodeError as error:
@@ -212,9 +245,9 @@ class Sender:
         eta: datetime | None,
         now: float,
         wants_result: bool,
+        place: Place,
     ) -> Call:
         id_ = options.task_id or process.new_id()
-        parent = _current.get()
         headers = dict(options.headers or {})
         if options.retry is not None:
             headers[RETRY_HEADER] = options.retry.to_header()
@@ -228,12 +261,20 @@ class Sender:
             expires=_expires(options, now),
             hard_limit=options.time_limit,
             soft_limit=options.soft_time_limit,
-            root_id=parent.root_id if parent is not None else id_,
-            parent_id=parent.id if parent is not None else None,
+            embed=place.embed,
+            root_id=place.root_id or id_,
+            parent_id=place.parent_id,
+            group=place.group,
+            group_index=place.group_index,
             shadow=options.shadow,
             origin=self._origin(),
             ignore_result=options.ignore_result,
-            reply_to=self._backend.reply_to() if wants_result and self._backend else "",
+            replaced_task_nesting=place.nesting,
+            stamped_headers=place.stamped_headers,
+            stamps=place.stamps,
+            reply_to=self._backend.reply_to()
+            if wants_result and self._backend
+            else place.reply_to or "",
             correlation_id=id_,
             priority=priority or 0,
             headers=headers,
@@ -318,6 +359,14 @@ class Sender:
             f"no queue of this app takes it{close}; start a worker for it, or list the queue in "
             "App(queues=...)"
         )
+
+
+def _place() -> Place:
+    """Return the place of a call outside of workflows: below the task that makes it, if one does."""
+    parent = _current.get()
+    if parent is None:
+        return Place()
+    return Place(root_id=parent.root_id, parent_id=parent.id)
 
 
 def _times(options: Options, now: float) -> tuple[datetime | None, float]:

@@ -225,6 +225,15 @@ def _routes() -> _Kind:
     )
 
 
+def _table() -> _Kind:
+    def convert(value: Any, text: bool) -> Mapping[str, Any]:
+        _need(isinstance(value, Mapping) and all(isinstance(key, str) for key in value))
+        found: Mapping[str, Any] = value
+        return found
+
+    return _Kind('a mapping, like {"nightly": {"task": "app.clean", "schedule": 3600}}', convert)
+
+
 def _zone() -> _Kind:
     def convert(value: Any, text: bool) -> str:
         _need(isinstance(value, str))
@@ -315,10 +324,19 @@ class Settings:
     #: Cancelled calls that are remembered; the oldest is forgotten first.
     cancel_limit: int = _setting(10_000, _whole(1, 30_000))
 
+    #: Topic exchange that requests to what runs go to.
+    control_exchange: str = _setting("amqtask.control", _text())
+    #: Queue that holds the state of beats; None is ``amqtask.beat.`` and the app's name.
+    beat_queue: str | None = _setting(None, _optional(_text("the name of a queue")))
+    #: Seconds between a beat's heartbeats; a leader that hangs is followed within three of them.
+    beat_heartbeat: int = _setting(1, _whole(1, 65535))
+
     #: Seconds that results are kept; None keeps them for ever.
     result_expires: float | None = _setting(86400.0, _optional(_seconds()))
     #: Seconds that failures are kept; None keeps them as long as other results.
     result_failure_expires: float | None = _setting(None, _optional(_seconds()))
+    #: Seconds that a chord waits for its members, counted from the last one that came.
+    join_expires: float = _setting(86400.0, _seconds())
     #: Compression of stored results over ``compress_over``; None stores them as they are.
     result_compression: str | None = _setting(None, _optional(_text("the name of a compression")))
     #: Bytes of the largest result that is stored or sent.
@@ -340,6 +358,8 @@ class Settings:
 
     #: Time zone of schedules and of times that come without one.
     timezone: str = _setting("UTC", _zone())
+    #: Entries that beats fire, by name, as Celery's setting of this name has them.
+    beat_schedule: Mapping[str, Any] | None = _setting(None, _optional(_table()))
     #: Modules a worker imports for their tasks.
     imports: tuple[str, ...] = _setting((), _names("one module name or a list of them"))
 
@@ -347,6 +367,10 @@ class Settings:
     concurrency: int = _setting(16, _whole(1))
     #: Processes of one worker.
     processes: int = _setting(1, _whole(1))
+    #: What a worker's processes share the memory of: ``amqtask``, the ``app`` too, or ``nothing``.
+    preload: Literal["nothing", "amqtask", "app"] = _setting(
+        "amqtask", _choice("nothing", "amqtask", "app")
+    )
     #: Where tasks run that do not say it: ``auto`` takes threads and the event loop.
     pool: Literal["auto", "process"] = _setting("auto", _choice("auto", "process"))
     #: Tasks that run isolated at the same time in one worker process; None takes the CPUs.

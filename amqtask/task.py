@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 from amqtask.context import Context, _current
 from amqtask.errors import ArgumentsError, ConfigurationError, near
 from amqtask.message.model import Call
+from amqtask.message.signature import Step
 from amqtask.options import CallOptions, Options, options
 from amqtask.policy.retry import RetryPolicy
 from amqtask.result import AsyncResult
+from amqtask.workflow.canvas import (
+    GroupSignature,
+    Signature,
+    chunk_signature,
+    map_signature,
+)
+from amqtask.workflow.outgoing import plain
 
 if TYPE_CHECKING:
     from amqtask.app import App
@@ -20,6 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _EMPTY: Mapping[str, Any] = {}
+_NOTHING = Options()
 
 
 class Sendable(Generic[P, R]):
@@ -102,11 +111,79 @@ class Sendable(Generic[P, R]):
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Any = None,
+        link_error: Any = None,
         **said: Unpack[CallOptions],
     ) -> AsyncResult[R]:
-        """Send a call with its options in one call, as Celery spells it; see `delay`."""
+        """Send a call with its options in one call, as Celery spells it; see `delay`.
+
+        Args:
+            link: One signature or several that get the value.
+            link_error: The same that get (id, exception, traceback) when it fails.
+        """
+        if link or link_error:
+            made = self.s(*args, **(kwargs or {})).set(link=link, link_error=link_error)
+            return made.apply_async(**said)
         checked = self._task.checked(tuple(args), kwargs or {})
         return self._app._send(checked, options(said).over(self._options))
+
+    # -- signatures ---------------------------------------------------------------
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[..., R]:
+        """Return the signature of a call with part of its arguments.
+
+        What comes before it in a workflow, and what it is sent with, is put before ``args``.
+        """
+        return self._signature(args, kwargs, immutable=False)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[[], R]:
+        """Return the signature of a call with all its arguments: it takes no others.
+
+        Raises:
+            ArgumentsError: They do not fit the function.
+        """
+        self._task.checked(args, kwargs)
+        return self._signature(args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **said: Any,
+    ) -> Signature[..., R]:
+        """Return the signature of a call, with options; see `s` and `Canvas.set`."""
+        return self._signature(args, kwargs or {}, immutable=False).set(**said)
+
+    def map(self, items: Iterable[Any]) -> Signature[[], list[R]]:
+        """Return the signature that calls this once for each item, in one run."""
+        made: Signature[[], list[R]] = map_signature(self.s(), items, star=False)
+        return made
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature[[], list[R]]:
+        """Return the signature that calls this with each item's elements, in one run."""
+        made: Signature[[], list[R]] = map_signature(self.s(), items, star=True)
+        return made
+
+    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> GroupSignature[[], list[R]]:
+        """Return the group of runs that each call this with ``size`` items' elements.
+
+        Raises:
+            ConfigurationError: ``size`` is no number from 1 up.
+        """
+        made: GroupSignature[[], list[R]] = chunk_signature(self.s(), items, size)
+        return made
+
+    def _signature(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, immutable: bool
+    ) -> Signature[Any, R]:
+        step = Step(self._task.name, tuple(args), dict(kwargs), plain(self._said), immutable)
+        return Signature(step, self._app)
+
+    @property
+    def _said(self) -> Options:
+        """Options of its own: what a task has from its decorator is added when ids are fixed."""
+        return self._options
 
     def options(self, **said: Unpack[CallOptions]) -> Sendable[P, R]:
         """Return this with other options: ``task.options(countdown=5).delay(...)``.
@@ -159,12 +236,16 @@ class Task(Sendable[P, R]):
         self._limits = _positional_limits(parameters)
 
     @property
+    def _said(self) -> Options:
+        return _NOTHING
+
+    @property
     def defaults(self) -> Options:
         """The options given to the decorator."""
         return self._options
 
     @property
-    def signature(self) -> inspect.Signature:
+    def parameters(self) -> inspect.Signature:
         """What a caller may pass."""
         return self._parameters
 

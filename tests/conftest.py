@@ -24,7 +24,7 @@ import pytest
 hypothesis.settings.register_profile("amqtask", deadline=None)
 hypothesis.settings.load_profile("amqtask")
 
-pytest_plugins = ("pytester", "tests.servers")
+pytest_plugins = ("pytester", "tests.depot", "tests.servers", "tests.sharing")
 
 _TESTS = Path(__file__).parent
 #: Seconds that what a test stopped has to end.

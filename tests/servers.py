@@ -7,12 +7,10 @@ cannot pass by running nothing.
 from __future__ import annotations
 
 import contextlib
-import os
-import shlex
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, ClassVar, Literal
 
 import pika
 import pika.exceptions
@@ -24,129 +22,47 @@ from amqtask.testing import servers
 from amqtask.testing.servers import Server
 from amqtask.topology.delay import delay_plan
 from amqtask.topology.plan import DeclareExchange, DeclareQueue
+from tests.depot import DEPOT, SOURCE
 from tests.embedded import broker_process
 
 #: The RabbitMQ version whose ways the embedded broker follows.
 EMBEDDED_FOLLOWS = "4.0"
-#: What one project of docker compose has for the tests.
-DOCKER = ("rabbitmq", "redis", "memcached", "postgresql", "mysql", "mongodb")
 #: The vhost has no such entity, or another connection owns it exclusively and takes it along.
 _GONE_OR_OWNED = {404, 405}
-
-
-# -- docker -------------------------------------------------------------------
-# pytest-docker's docker_services raises where Docker does not work, so only _from_docker asks for
-# it, and only after docker_ready().
-
-
-@pytest.fixture(scope="session")
-def docker_compose_file() -> str:
-    return str(servers.COMPOSE_FILE)
-
-
-@pytest.fixture(scope="session")
-def docker_compose_project_name() -> str:
-    return f"amqtask-tests-{os.getpid()}"
-
-
-@pytest.fixture(scope="session")
-def docker_compose_command() -> str:
-    ports = (f"{key}={shlex.quote(port)}" for key, port in servers.compose_ports().items())
-    return f"env {' '.join(ports)} docker compose"
-
-
-@pytest.fixture(scope="session")
-def docker_setup() -> list[str]:
-    # each server's own fixture waits for what it needs of it
-    names = {servers.compose_service(name)[0] for name in DOCKER}
-    return [f"up --quiet-pull --wait {' '.join(sorted(names))}"]
-
-
-def _from_docker(name: str, request: pytest.FixtureRequest) -> Server:
-    if not servers.docker_ready():
-        raise ConfigurationError("docker does not answer here")
-    try:
-        services = request.getfixturevalue("docker_services")
-    except Exception as error:  # pytest-docker raises a bare one, with the command's output
-        raise ConfigurationError(f"docker did not start it: {error}") from error
-    service, port = servers.compose_service(name)
-    host = request.getfixturevalue("docker_ip")
-    return servers.await_server(name, host, services.port_for(service, port), "docker")
 
 
 # -- servers ------------------------------------------------------------------
 
 
-@contextmanager
-def _server(name: str, request: pytest.FixtureRequest) -> Iterator[Server]:
-    with ExitStack() as stack:
-        server = servers.find(name)
-        tried: list[str] = []
-        if server is None:
-            try:
-                server = _from_docker(name, request)
-            except ConfigurationError as error:
-                tried.append(str(error))
-        if server is None:
-            try:
-                server = stack.enter_context(servers.from_program(name))
-            except ConfigurationError as error:
-                tried.append(str(error))
-        if server is None:
-            reason = f"{servers.missing(name)} ({'; '.join(tried)})"
-            if name in servers.required():
-                pytest.fail(f"AMQTASK_REQUIRE names {name}, but {reason}", pytrace=False)
-            pytest.skip(reason)
-        yield server
+def _server(name: str, what: str) -> Any:
+    """Make the fixture of a server: what runs, else what the run of tests starts for itself."""
+
+    @pytest.fixture(scope="session", name=name)
+    def server(pytestconfig: pytest.Config) -> Server:
+        if (found := servers.find(name)) is not None:
+            return found
+        try:
+            return pytestconfig.stash[SOURCE].get(name)
+        except ConfigurationError as error:
+            reason = f"{servers.missing(name)} ({error})"
+        if name in servers.required():
+            pytest.fail(f"AMQTASK_REQUIRE names {name}, but {reason}", pytrace=False)
+        pytest.skip(reason)
+
+    server.__doc__ = what
+    return server
 
 
-@pytest.fixture(scope="session")
-def rabbitmq(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A RabbitMQ of any version."""
-    with _server("rabbitmq", request) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def rabbitmq4(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A RabbitMQ 4 or later."""
-    with _server("rabbitmq4", request) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def redis(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A Redis."""
-    with _server("redis", request) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def memcached(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A memcached."""
-    with _server("memcached", request) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def postgresql(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A PostgreSQL whose user may make databases."""
-    with _server("postgresql", request) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mysql(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A MySQL or MariaDB whose user may make databases."""
-    with _server("mysql", request) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mongodb(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A MongoDB."""
-    with _server("mongodb", request) as server:
-        yield server
+rabbitmq = _server("rabbitmq", "A RabbitMQ of any version.")
+rabbitmq4 = _server("rabbitmq4", "A RabbitMQ 4 or later.")
+redis = _server("redis", "A Redis.")
+memcached = _server("memcached", "A memcached.")
+postgresql = _server("postgresql", "A PostgreSQL whose user may make databases.")
+mysql = _server("mysql", "A MySQL or MariaDB whose user may make databases.")
+mongodb = _server("mongodb", "A MongoDB.")
+valkey = _server("valkey", "A Valkey.")
+cassandra = _server("cassandra", "A Cassandra whose user may make keyspaces.")
+couchbase = _server("couchbase", "A Couchbase that has a bucket for the user.")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -181,7 +97,16 @@ def broker(request: pytest.FixtureRequest) -> str:
 
 
 class Names:
-    """Makes names that no other test has, and remembers them to delete what bears them."""
+    """Makes names that no other test has, and remembers them to delete what bears them.
+
+    Attributes:
+        shared_levels: Says where the delay levels are that all tests of a run share. Making and
+            deleting 32 quorum queues takes half a second, each keeps three file handles of
+            RabbitMQ's, and calls do not meet there, as each waits for a queue of its test's own.
+            None outside of pytest: there each has its own.
+    """
+
+    shared_levels: ClassVar[Callable[[], str] | None] = None
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex[:8]
@@ -222,9 +147,18 @@ class Names:
         self._queues.append(f"{name}.register")
         return name
 
+    def beat_queue(self, word: str = "beat") -> str:
+        """Return a name for the queue that holds the state of beats."""
+        return self.queue(word)
+
     def delay_prefix(self, word: str = "delay") -> str:
-        """Return a prefix for delay levels; the levels' queues and exchanges are deleted."""
-        prefix = f"test-{self._mark}-{word}"
+        """Return a prefix for delay levels: the run's, or of its own, whose levels are deleted."""
+        if Names.shared_levels is not None:
+            return Names.shared_levels()
+        return self.levels(f"test-{self._mark}-{word}")
+
+    def levels(self, prefix: str) -> str:
+        """Have the levels deleted that this prefix has, and return it."""
         for step in delay_plan(prefix).steps:
             match step:
                 case DeclareQueue(name=name):
@@ -277,3 +211,25 @@ def names(request: pytest.FixtureRequest) -> Iterator[Names]:
     made = Names()
     yield made
     made.delete(url)
+
+
+# -- pytest -------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all tests of a run share their delay levels."""
+    Names.shared_levels = lambda: config.stash[SOURCE].delay_prefix()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete the run's delay levels, in its first process, before servers end that it started."""
+    Names.shared_levels = None
+    depot = config.stash.get(DEPOT, None)
+    if depot is None or not depot.delays:
+        return
+    made = Names()
+    made.levels(depot.delay_prefix())
+    # an embedded broker has ended with them
+    for server in filter(None, map(servers.find, ("rabbitmq", "rabbitmq4"))):
+        made.delete(server.url)

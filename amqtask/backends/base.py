@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
+from amqtask.backends.chords import Chords
 from amqtask.backends.codec import Codec
 from amqtask.backends.pending import Pending
 from amqtask.errors import BackendError, ConfigurationError, MessageError
@@ -45,6 +46,7 @@ class Can:
             it the library looks before it writes, as Celery does.
         counts: It has atomic counters.
         groups: It keeps groups.
+        keeps: It keeps small values beside results, which with ``counts`` is what chords need.
         largest: Bytes of the largest record; None for no limit worth naming.
     """
 
@@ -54,6 +56,7 @@ class Can:
     guards: bool = False
     counts: bool = False
     groups: bool = True
+    keeps: bool = False
     largest: int | None = None
 
 
@@ -164,6 +167,22 @@ class Store(ABC):
     def count(self, key: str, by: int, expires: float | None) -> int:
         """Add to a counter, which begins at 0, and return it; where `Can.counts` is true."""
         raise BackendError(f"backend {self} has no counters")
+
+    def keep(self, key: str, value: bytes, expires: float) -> bytes:
+        """Keep a value unless there is one; returns what is there then. With `Can.keeps`."""
+        raise BackendError(f"backend {self} keeps results only")
+
+    def kept(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return values that are kept; unknown ones are left out. With `Can.keeps`."""
+        raise BackendError(f"backend {self} keeps results only")
+
+    def unkeep(self, keys: Sequence[str]) -> None:
+        """Drop values that are kept. With `Can.keeps`."""
+        raise BackendError(f"backend {self} keeps results only")
+
+    def chords(self) -> Chords | None:
+        """Return how Celery keeps chords here; None where it has no way that can be shared."""
+        return None
 
     def listen(self) -> Listener:
         """Open a way for news; where `Can.notifies` is true."""

@@ -71,6 +71,15 @@ class KeyStore(Store):
         """See `Store.load_group`."""
         return self.read([self._group + group_id]).get(self._group + group_id)
 
+    def kept(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store.kept`."""
+        found = self.read([self._group + key for key in keys])
+        return {key.removeprefix(self._group): value for key, value in found.items()}
+
+    def unkeep(self, keys: Sequence[str]) -> None:
+        """See `Store.unkeep`."""
+        self.delete([self._group + key for key in keys])
+
     def forget_group(self, group_id: str) -> None:
         """See `Store.forget_group`."""
         self.delete([self._group + group_id])

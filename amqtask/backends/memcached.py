@@ -43,7 +43,7 @@ class MemcachedStore(KeyStore):
         ConfigurationError: The URL names no server.
     """
 
-    can = Can(expires=True, guards=True, counts=True, largest=_LARGEST)
+    can = Can(expires=True, guards=True, counts=True, keeps=True, largest=_LARGEST)
 
     def __init__(self, url: str, settings: Settings, codec: Codec) -> None:
         super().__init__(url, settings, codec)
@@ -125,6 +125,17 @@ class MemcachedStore(KeyStore):
         if counted is None:
             raise BackendUnavailable(f"backend {self} dropped a counter at once: it is full")
         return int(counted)
+
+    def keep(self, key: str, value: bytes, expires: float) -> bytes:
+        """See `Store.keep`."""
+        key = self._group + key
+        with _wrapped(self):
+            if self._client.add(key, value, expire=_ends(expires), noreply=False):
+                return value
+            there: bytes | None = self._client.get(key)
+        if there is None:
+            raise BackendUnavailable(f"backend {self} dropped a value at once: it is full")
+        return there
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -28,6 +28,10 @@ class _Memory:
     values: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     finals: set[str] = field(default_factory=set)
     counters: dict[str, int] = field(default_factory=dict)
+    #: Values kept above which those are dropped whose time has passed.
+    sweep_at: int = 2 * LIMIT
+    #: What is kept for chords; none of it goes before its time.
+    kept: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     listeners: list[_Listener] = field(default_factory=list)
 
 
@@ -40,7 +44,7 @@ class MemoryStore(KeyStore):
     Fork: a child has its own copy, as of all memory.
     """
 
-    can = Can(notifies=True, expires=True, guards=True, counts=True)
+    can = Can(notifies=True, expires=True, guards=True, counts=True, keeps=True)
 
     def __init__(self, url: str, settings: Settings, codec: Codec) -> None:
         super().__init__(url, settings, codec)
@@ -85,6 +89,31 @@ class MemoryStore(KeyStore):
         with self._memory.changed:
             counters[key] = counters.get(key, 0) + by
             return counters[key]
+
+    def keep(self, key: str, value: bytes, expires: float) -> bytes:
+        """See `Store.keep`."""
+        memory, now = self._memory, wall()
+        with memory.changed:
+            if len(memory.kept) > memory.sweep_at:
+                memory.kept = {k: each for k, each in memory.kept.items() if each[1] > now}
+                memory.sweep_at = 2 * max(LIMIT, len(memory.kept))
+            there = memory.kept.get(key)
+            if there is None or there[1] <= now:
+                there = memory.kept[key] = value, now + expires
+            return there[0]
+
+    def kept(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store.kept`."""
+        now = wall()
+        with self._memory.changed:
+            found = {key: self._memory.kept.get(key) for key in keys}
+            return {key: each[0] for key, each in found.items() if each and each[1] > now}
+
+    def unkeep(self, keys: Sequence[str]) -> None:
+        """See `Store.unkeep`."""
+        with self._memory.changed:
+            for key in keys:
+                self._memory.kept.pop(key, None)
 
     def listen(self) -> Listener:
         """See `Store.listen`."""

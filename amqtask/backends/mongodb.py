@@ -44,7 +44,7 @@ class MongoStore(Store):
         ConfigurationError: The URL cannot be understood.
     """
 
-    can = Can(notifies=True, expires=True, guards=True, counts=True, largest=_LARGEST)
+    can = Can(notifies=True, expires=True, guards=True, counts=True, keeps=True, largest=_LARGEST)
 
     def __init__(self, url: str, settings: Settings, codec: Codec) -> None:
         super().__init__(url, settings, codec)
@@ -166,6 +166,28 @@ class MongoStore(Store):
                 return_document=ReturnDocument.AFTER,
             )
             return int(found["value"])
+
+    def keep(self, key: str, value: bytes, expires: float) -> bytes:
+        """See `Store.keep`."""
+        with self._wrapped():
+            found = self._collection(self._counters_name).find_one_and_update(
+                {"_id": key},
+                {"$setOnInsert": {"value": value, "expires_at": _ends(expires)}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+            return bytes(found["value"])
+
+    def kept(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store.kept`."""
+        with self._wrapped():
+            found = self._collection(self._counters_name).find({"_id": {"$in": list(keys)}})
+            return {each["_id"]: bytes(each["value"]) for each in found}
+
+    def unkeep(self, keys: Sequence[str]) -> None:
+        """See `Store.unkeep`."""
+        with self._wrapped():
+            self._collection(self._counters_name).delete_many({"_id": {"$in": list(keys)}})
 
     def listen(self) -> Listener:
         """See `Store.listen`; a server that is no replica set has no change streams."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from amqtask.backends.base import Backend, Store, missing
@@ -64,6 +63,18 @@ _KINDS = (
         "mongodb",
     ),
     _Kind(
+        ("cassandra",),
+        "amqtask.backends.cassandra:CassandraStore",
+        ("cassandra", "cassandra-driver"),
+        "cassandra",
+    ),
+    _Kind(
+        ("couchbase", "couchbases"),
+        "amqtask.backends.couchbase:CouchbaseStore",
+        ("couchbase", "couchbase"),
+        "couchbase",
+    ),
+    _Kind(
         ("kv+",), "amqtask.backends.keyvalue:KeyValueStore", ("key_value", "py-key-value-aio"), "kv"
     ),
 )
@@ -86,6 +97,9 @@ def open_backend(url: str, transport: Transport, settings: Settings) -> Backend:
             tuple(each for each in kind.schemes if each.endswith("+"))
         ):
             return StoredBackend(_load(kind, scheme), url, settings)
+    # it brings email and zipfile along, in every process, for what few apps have
+    from importlib.metadata import entry_points
+
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme not in found:
         raise _unknown(scheme, list(found))

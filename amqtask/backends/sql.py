@@ -28,7 +28,7 @@ from sqlalchemy import exc as sql_errors
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from amqtask.backends import tables
+from amqtask.backends import sqlkept, tables
 from amqtask.backends.base import Can, Found, Listener, Record, Store
 from amqtask.backends.codec import Codec
 from amqtask.errors import (
@@ -67,7 +67,7 @@ class SqlStore(Store):
         ConfigurationError: The URL is wrong, or its driver is not installed.
     """
 
-    can = Can(guards=True, counts=True)
+    can = Can(guards=True, counts=True, keeps=True)
 
     def __init__(self, url: str, settings: Settings, codec: Codec) -> None:
         super().__init__(url, settings, codec)
@@ -125,10 +125,13 @@ class SqlStore(Store):
                     old = self._table.c.date_done < _naive(now) - timedelta(seconds=seconds)
                     gone += connection.execute(sa.delete(self._table).where(these & old)).rowcount
             if kept is not None:
-                others = [tables.groups, *([tables.counters] if self._counting else [])]
-                for table in others:
-                    old = table.c.date_done < _naive(now) - timedelta(seconds=kept)
-                    gone += connection.execute(sa.delete(table).where(old)).rowcount
+                old = tables.groups.c.date_done < _naive(now) - timedelta(seconds=kept)
+                gone += connection.execute(sa.delete(tables.groups).where(old)).rowcount
+            if self._counting:
+                counted = max(kept or 0, self.settings.join_expires)
+                old = tables.counters.c.date_done < _naive(now) - timedelta(seconds=counted)
+                gone += connection.execute(sa.delete(tables.counters).where(old)).rowcount
+                gone += sqlkept.expire(connection, _naive(now))
         return gone
 
     def _row(self, record: Record) -> dict[str, Any]:
@@ -203,11 +206,7 @@ class SqlStore(Store):
     def count(self, key: str, by: int, expires: float | None) -> int:
         """See `Store.count`."""
         table = tables.counters
-        if not self._counting:
-            with self._lock, self._wrapped():
-                tables.make_counters(self._engine)
-            self._counting = True
-        with self._begun() as connection:
+        with self._begun_counting() as connection:
             # the row is locked from here to the end, so what is read is what was written
             add = _add(self._name, key, by)
             if add is not None:
@@ -216,6 +215,31 @@ class SqlStore(Store):
                 _add_slowly(connection, key, by)
             mine = sa.select(table.c.value).where(table.c.key == key)
             return int(connection.execute(mine).scalar_one())
+
+    def keep(self, key: str, value: bytes, expires: float) -> bytes:
+        """See `Store.keep`."""
+        ends = _naive(datetime.now(UTC) + timedelta(seconds=expires))
+        with self._begun_counting() as connection:
+            return sqlkept.keep(connection, key, value, ends)
+
+    def kept(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store.kept`."""
+        with self._begun_counting() as connection:
+            return sqlkept.read(connection, keys)
+
+    def unkeep(self, keys: Sequence[str]) -> None:
+        """See `Store.unkeep`."""
+        with self._begun_counting() as connection:
+            sqlkept.drop(connection, keys)
+
+    @contextmanager
+    def _begun_counting(self) -> Iterator[Connection]:
+        if not self._counting:
+            with self._lock, self._wrapped():
+                tables.make_counters(self._engine)
+            self._counting = True
+        with self._begun() as connection:
+            yield connection
 
     # -- connections ----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
@@ -145,6 +146,10 @@ class StoredBackend:
 
     async def _on_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._writer.run(function))
+
+    def run(self, function: Callable[[], T]) -> Future[T]:
+        """Call what blocks in the thread that writes; `store` may be used there."""
+        return self._writer.run(function)
 
     # -- groups -------------------------------------------------------------------
 

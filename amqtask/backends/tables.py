@@ -3,6 +3,7 @@
     celery_taskmeta       a row for each call
     celery_tasksetmeta    a row for each group
     amqtask_counters      ours, made when the first counter is asked for
+    amqtask_kept          ours, made along with it: the parts of chords
 
 On PostgreSQL a trigger tells whoever listens of every row that is written, by
 us or by Celery.
@@ -95,6 +96,14 @@ counters = sa.Table(
     sa.Column("date_done", sa.DateTime, index=True),
 )
 
+kept = sa.Table(
+    "amqtask_kept",
+    counters.metadata,
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("value", _bytes, nullable=False),
+    sa.Column("expires_at", sa.DateTime, index=True),
+)
+
 
 def make(engine: Engine, *, extended: bool) -> None:
     """Make the tables, the columns and the trigger that are missing."""
@@ -111,8 +120,8 @@ def make(engine: Engine, *, extended: bool) -> None:
 
 
 def make_counters(engine: Engine) -> None:
-    """Make the table of counters, unless it is there."""
-    _one_at_a_time(engine, lambda connection: counters.create(connection, checkfirst=True))
+    """Make the tables of counters and of what is kept beside them, unless they are there."""
+    _one_at_a_time(engine, counters.metadata.create_all)
 
 
 def _one_at_a_time(engine: Engine, make: Callable[[Connection], None]) -> None:

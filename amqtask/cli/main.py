@@ -9,36 +9,33 @@ from typing import Any
 
 import click
 
-from amqtask.app import App
+from amqtask.cli.beat import start_beat
 from amqtask.cli.cancel import cancel_calls
+from amqtask.cli.common import Command as _Command
+from amqtask.cli.common import app_option as _app_option
+from amqtask.cli.common import find as _find
+from amqtask.cli.graph import FORMS, print_graph
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
+from amqtask.cli.live import watch_calls
 from amqtask.cli.result import show_result
+from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
-from amqtask.discovery import find_app
-from amqtask.errors import AmqtaskError
+from amqtask.worker.forks import Template
 
-
-class _Command(click.Command):
-    """A command whose amqtask errors end in one line and a hint, not in a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except AmqtaskError as error:
-            click.echo(f"amqtask: {error}", err=True)
-            if error.hint:
-                click.echo(f"  {error.hint}", err=True)
-            sys.exit(1)
-
-
-_app_option = click.option(
-    "-A",
-    "--app",
-    "where",
-    metavar="MODULE[:ATTR]",
-    help="Where the App is. Else AMQTASK_APP, [tool.amqtask] app in pyproject.toml, "
-    "or an App in tasks.py or app.py of this folder.",
+_LEVELS = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
+_loglevel_option = click.option(
+    "-l", "--loglevel", type=_LEVELS, help="How much to log (setting: loglevel)."
+)
+_health_port_option = click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+_health_host_option = click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
 )
 
 
@@ -65,10 +62,6 @@ def cli(ctx: click.Context, where: str | None) -> None:
     ctx.obj = where
 
 
-def _find(ctx: click.Context, where: str | None) -> App:
-    return find_app(where or ctx.obj)
-
-
 @cli.command(cls=_Command)
 @_app_option
 @click.option(
@@ -86,6 +79,12 @@ def _find(ctx: click.Context, where: str | None) -> App:
     metavar="MIN,MAX",
     help="Start with MIN processes, more up to MAX while all slots are busy and messages wait, "
     "fewer when they idle (setting: autoscale).",
+)
+@click.option(
+    "--preload",
+    type=click.Choice(["nothing", "amqtask", "app"], case_sensitive=False),
+    help="What processes have imported when they are made, and share the memory of: amqtask, "
+    "the app too, or nothing: each is a fresh Python (setting: preload).",
 )
 @click.option(
     "-c",
@@ -149,21 +148,15 @@ def _find(ctx: click.Context, where: str | None) -> App:
     help="Exit with 69 after so long without consuming every queue; 0 never does "
     "(setting: deaf_timeout).",
 )
+@_health_port_option
+@_health_host_option
+@_loglevel_option
 @click.option(
-    "--health-port",
-    type=click.IntRange(0, 65535),
-    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
-)
-@click.option(
-    "--health-host",
-    metavar="ADDRESS",
-    help="Listen for them on this address only (setting: health_host).",
-)
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log (setting: loglevel).",
+    "-B",
+    "--beat",
+    is_flag=True,
+    help="Also send calls when their schedules are due. As many workers as you like may do "
+    "so: one of them leads.",
 )
 @click.option("-n", "--name", help="Name of this worker; the host's by default.")
 @click.pass_context
@@ -185,7 +178,24 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
       2   wrong words on the command line
       69  did not consume for --deaf-timeout seconds: start it again
     """  # noqa: D301 - click wants the character itself
-    sys.exit(start_worker(_find(ctx, where), **given))
+    template = Template.fork()  # before any code of the app runs, which may start a thread
+    sys.exit(start_worker(_find(ctx, where), template, **given))
+
+
+@cli.command(cls=_Command)
+@_app_option
+@_health_port_option
+@_health_host_option
+@_loglevel_option
+@click.option("-n", "--name", help="Name of this beat; host and process id by default.")
+@click.pass_context
+def beat(ctx: click.Context, /, where: str | None, **given: Any) -> None:
+    """Send calls when their schedules are due.
+
+    Start as many as you like: one of them leads, the others stand by, and each instant
+    is fired by one. SIGTERM or Ctrl-C hands the lead over and exits with 0.
+    """
+    sys.exit(start_beat(_find(ctx, where), **given))
 
 
 @cli.command(cls=_Command)
@@ -241,6 +251,34 @@ def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any)
 
 
 @cli.command(cls=_Command)
+@_app_option
+@click.argument("id", metavar="ID")
+@click.option("--once", is_flag=True, help="Show what is known now, and do not wait.")
+@click.pass_context
+def watch(ctx: click.Context, /, where: str | None, id: str, once: bool) -> None:
+    """Show the calls of a workflow as a tree, until all have ended.
+
+    ID is that of a run of a Workflow, of a saved group, or of a call, whose children are
+    shown. It needs a result backend that stores. Exit code 0: all ended well; 1: some failed;
+    3, with --once: some have not ended.
+    """
+    sys.exit(watch_calls(_find(ctx, where), id, once=once))
+
+
+@cli.command(cls=_Command)
+@click.argument("where", metavar="FILE:WORKFLOW")
+@click.option("--format", "form", type=click.Choice(FORMS), default="mermaid", show_default=True)
+def graph(where: str, form: str) -> None:
+    """Print the drawing of a Workflow, or of a chain, group or chord.
+
+    \b
+      amqtask graph tasks.py:nightly
+      amqtask graph shop.flows:nightly --format dot | dot -Tsvg > nightly.svg
+    """  # noqa: D301 - click wants the character itself
+    print_graph(where, form)
+
+
+@cli.command(cls=_Command)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port",
@@ -258,7 +296,7 @@ def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any)
 @click.option(
     "-l",
     "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    type=_LEVELS,
     default="info",
     help="How much to log.",
 )
@@ -278,12 +316,7 @@ def broker(**given: Any) -> None:
 @click.option("-Q", "--queues", metavar="A,B", help="Queues to consume; all by default.")
 @click.option("--processes", type=click.IntRange(1), help="Child processes of the worker.")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once in each process.")
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log.",
-)
+@_loglevel_option
 @click.option(
     "--broker", "url", metavar="URL", help="Use this broker. Else AMQTASK_BROKER, else its own."
 )
@@ -316,7 +349,7 @@ def dev(
     no_reload: bool,
     **worker: Any,
 ) -> None:
-    """Run a broker and a worker, and start the worker anew when code changes.
+    """Run a broker, a worker and a beat, and start these anew when code changes.
 
     The broker is embedded, in memory, and whatever the app says it is used
     instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
@@ -334,9 +367,12 @@ def dev(
         named = None
     app = where or ctx.obj
     arguments = ["-A", app] if app else []
-    arguments.append("worker")
+    arguments += ["worker", "--beat"]
     for name, value in worker.items():
         if value is not None:
             arguments += [f"--{name}", str(value)]
     folders = () if no_reload else watch or (Path(),)
     sys.exit(run_dev(Wishes(named, data, port, folders, arguments)))
+
+
+cli.add_command(schedule)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,8 @@ from amqtask.cli.kinds import NONE
 from amqtask.cli.topology import split_slots
 from amqtask.discovery import locate
 from amqtask.errors import ConfigurationError, near
-from amqtask.monitor import HealthServer
 from amqtask.settings import ENV_PREFIX, Settings, redact_url
+from amqtask.worker.forks import Forks, Template
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.notify import Notifier
 from amqtask.worker.scaling import Scaler
@@ -30,13 +31,23 @@ log = logging.getLogger(__name__)
 _BY_ENVIRONMENT = ("time_limit", "soft_time_limit")
 
 
-def start_worker(app: App, *, queues: str | None, name: str | None, **given: Any) -> int:
+def start_worker(
+    app: App,
+    template: Template | None,
+    *,
+    queues: str | None,
+    name: str | None,
+    beat: bool = False,
+    **given: Any,
+) -> int:
     """Run a worker until a signal ends it; returns the exit code.
 
     Args:
         app: Whose tasks run.
+        template: To copy processes from, made before the app was imported.
         queues: What was said of queues; None takes all the app knows.
         name: The worker's name; None takes the setting, else the host's.
+        beat: Whether it runs a beat besides.
         given: Settings that were said as options; None was not said, `NONE` says none.
     """
     if any(url.memory for url in app.transport.urls):
@@ -60,11 +71,35 @@ def start_worker(app: App, *, queues: str | None, name: str | None, **given: Any
             unknown,
             near(unknown, list(app.queues)),
         )
-    return asyncio.run(_run(app, spec, settings))
+    return asyncio.run(_run(app, spec, settings, _preload(settings.preload, template), beat))
 
 
-async def _run(app: App, spec: WorkerSpec, settings: Settings) -> int:
+def _preload(what: str, template: Template | None) -> Template | None:
+    """Return the template that is wanted; the one there is knows nothing of the app."""
+    if what == "amqtask":
+        return template
+    if template is not None:
+        template.close()
+    if what == "nothing":
+        return None
+    made = Template.fork()
+    if made is None:
+        log.warning(
+            "worker.not_preloaded: the app cannot be shared by processes, as it started a thread "
+            "while it was imported, or the system is not Linux; they import it one by one"
+        )
+    return made
+
+
+async def _run(
+    app: App, spec: WorkerSpec, settings: Settings, template: Template | None, beat: bool
+) -> int:
     least, most = settings.autoscale or (settings.processes, settings.processes)
+    starter = Forks(
+        template,
+        app=spec.app if settings.preload == "app" else None,
+        most=most if least == most and spec.keeps_processes else None,
+    )
     supervisor = Supervisor(
         app,
         spec,
@@ -72,15 +107,21 @@ async def _run(app: App, spec: WorkerSpec, settings: Settings) -> int:
         scaler=Scaler(least, most, idle=settings.autoscale_idle) if settings.autoscale else None,
         deaf_timeout=settings.deaf_timeout,
         notifier=Notifier(),
+        starter=starter,
     )
-    if settings.health_port is None:
+    async with AsyncExitStack() as stack:
+        status = supervisor.status
+        if beat:
+            from amqtask.cli.beat import with_beat  # most workers run none
+
+            status = await stack.enter_async_context(with_beat(app, spec.name, status))
+        if settings.health_port is not None:
+            from amqtask.monitor import HealthServer  # a worker that nobody probes need not hold it
+
+            health = HealthServer(status, settings.health_host, settings.health_port)
+            await health.start()
+            stack.push_async_callback(health.stop)
         return await supervisor.run()
-    health = HealthServer(supervisor.status, settings.health_host, settings.health_port)
-    await health.start()
-    try:
-        return await supervisor.run()
-    finally:
-        await health.stop()
 
 
 def make_spec(

@@ -47,6 +47,7 @@ _FROM_CELERY: dict[str, type[errors.AmqtaskError]] = {
     "SoftTimeLimitExceeded": errors.SoftTimeLimitExceeded,
     "TimeLimitExceeded": errors.TimeLimitExceeded,
     "WorkerLostError": errors.WorkerLost,
+    "ChordError": errors.ChordError,
 }
 _TO_CELERY: dict[type[BaseException], str] = {
     errors.TaskRevoked: "TaskRevokedError",
@@ -55,6 +56,7 @@ _TO_CELERY: dict[type[BaseException], str] = {
     errors.SoftTimeLimitExceeded: "SoftTimeLimitExceeded",
     errors.TimeLimitExceeded: "TimeLimitExceeded",
     errors.WorkerLost: "WorkerLostError",
+    errors.ChordError: "ChordError",
 }
 
 _ARG_SIZE = 2_000

@@ -1,6 +1,7 @@
 """Eager mode: a call runs where it is made, by way of the wire.
 
     call --encoded, framed--> bytes --decoded--> run --value--> encoded, decoded --> result
+                                                  |     `--> what follows it, in turn
                                                   |--error, retries left--> next attempt, at once
                                                   `--error---------------> raised
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,9 +32,8 @@ from amqtask.app import App
 from amqtask.backends import Can, Pending
 from amqtask.clock import wall
 from amqtask.context import Context, _current
-from amqtask.errors import EncodeError, MessageTooLarge, TaskRevoked, UnsupportedMessage
+from amqtask.errors import EncodeError, MessageTooLarge, TaskRevoked
 from amqtask.message import (
-    NO_EMBED,
     Call,
     Message,
     ResultMeta,
@@ -43,14 +44,27 @@ from amqtask.message import (
     encode_meta,
     resend,
 )
+from amqtask.message.signature import parse
 from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
 from amqtask.send import Outgoing
 from amqtask.task import Task
+from amqtask.testing.following import Following, JoinsHere
 from amqtask.testing.letters import unpacked
 from amqtask.testing.outbox import Outbox
 from amqtask.transport import Publication, Requirement
 from amqtask.transport.frames import publish_frames
-from amqtask.worker.outcome import Again, Done, Failed, Outcome, decide, describe
+from amqtask.worker.outcome import (
+    Again,
+    Done,
+    Failed,
+    Ignored,
+    Outcome,
+    Replaced,
+    decide,
+    describe,
+)
+from amqtask.workflow.advance import Advance, Ended, failed, heard, stopped, succeeded
+from amqtask.workflow.launch import launch
 
 #: Bytes of a frame's payload, as RabbitMQ negotiates.
 _FRAME = 131_072 - 8
@@ -75,6 +89,7 @@ class _Attempt:
     policy: RetryPolicy
     queue: str
     after: float
+    context: Context
 
 
 class Eager(Outbox):
@@ -94,32 +109,38 @@ class Eager(Outbox):
     # -- as the app's stand-in ------------------------------------------------
 
     def deliver(self, outgoing: Outgoing) -> None:
-        """Run a call, and its retries, in this thread."""
-        attempt: _Attempt | None = self._first(outgoing)
-        while attempt is not None:
-            token = _current.set(self._context(attempt))
+        """Run a call, its retries and what follows it, in this thread."""
+        line, failures = deque([self._first(outgoing)]), _Failures(self._propagate)
+        while line:
+            attempt = line.popleft()
+            token = _current.set(attempt.context)
             try:
-                value = attempt.task.run(self._context(attempt))
+                value = attempt.task.run(attempt.context)
                 outcome: Outcome = Done(_run(value) if attempt.task.is_async else value)
             except BaseException as error:  # whatever user code raises is its outcome
                 outcome = self._decide(attempt, error)
             finally:
                 _current.reset(token)
-            attempt = self._settle(attempt, outcome)
+            self._settle(attempt, outcome, line)
+            failures.note(attempt, outcome)
+        failures.raise_first()
 
     async def adeliver(self, outgoing: Outgoing) -> None:
-        """Run a call, and its retries, on this event loop."""
-        attempt: _Attempt | None = self._first(outgoing)
-        while attempt is not None:
-            token = _current.set(self._context(attempt))
+        """Run a call, its retries and what follows it, on this event loop."""
+        line, failures = deque([self._first(outgoing)]), _Failures(self._propagate)
+        while line:
+            attempt = line.popleft()
+            token = _current.set(attempt.context)
             try:
-                value = attempt.task.run(self._context(attempt))
+                value = attempt.task.run(attempt.context)
                 outcome: Outcome = Done(await value if attempt.task.is_async else value)
             except BaseException as error:  # whatever user code raises is its outcome
                 outcome = self._decide(attempt, error)
             finally:
                 _current.reset(token)
-            attempt = self._settle(attempt, outcome)
+            self._settle(attempt, outcome, line)
+            failures.note(attempt, outcome)
+        failures.raise_first()
 
     # -- an attempt -----------------------------------------------------------
 
@@ -154,31 +175,16 @@ class Eager(Outbox):
             max_decoded_size=settings.max_decoded_size,
             timezone=ZoneInfo(settings.timezone),
         )
+        call = heard(call)
         task = self._app.tasks[call.task]
-        if call.embed != NO_EMBED:
-            raise UnsupportedMessage(
-                f"task {call.task!r} (id {call.id}) is a step of a workflow, which does not run "
-                "in eager mode",
-                hint="use a worker: the fixture amqtask_worker",
-            )
         if call.expires is not None and call.expires.timestamp() <= wall() + after:
             raise TaskRevoked(f"task {call.task!r} (id {call.id}) expires before it would start")
         policy = task.retry_policy
         if RETRY_HEADER in (call.headers or {}):
             policy = RetryPolicy.from_header(call.headers[RETRY_HEADER])
-        return _Attempt(outgoing, message, call, task, policy, queue, after)
-
-    def _context(self, attempt: _Attempt) -> Context:
-        route = attempt.outgoing.route
-        return Context(
-            self._app,
-            attempt.call,
-            attempt.queue,
-            route.exchange,
-            route.routing_key,
-            False,
-            "eager",
-        )
+        route = outgoing.route
+        context = Context(self._app, call, queue, route.exchange, route.routing_key, False, "eager")
+        return _Attempt(outgoing, message, call, task, policy, queue, after, context)
 
     @staticmethod
     def _decide(attempt: _Attempt, error: BaseException) -> Outcome:
@@ -190,16 +196,23 @@ class Eager(Outbox):
 
     # -- what follows from it -------------------------------------------------
 
-    def _settle(self, attempt: _Attempt, outcome: Outcome) -> _Attempt | None:
-        """Do what follows from an outcome; returns the next attempt."""
+    def _settle(self, attempt: _Attempt, outcome: Outcome, line: deque[_Attempt]) -> None:
+        """Do what follows from an outcome; what runs next is added to ``line``."""
+        call, follow = attempt.call, Following(self._app, attempt.call, self._ended)
         match outcome:
             case Done():
                 self._save(attempt, "SUCCESS", outcome.value)
+                follow.act(succeeded(call, outcome.value, attempt.context.trail.added))
             case Again():
-                return self._again(attempt, outcome)
+                line.append(self._again(attempt, outcome))
+            case Replaced():
+                follow.act(Advance(launch=launch(parse(outcome.signature))))
+            case Ignored():
+                follow.act(stopped(call, "ended without an outcome"))
             case Failed():
-                self._failed(attempt, outcome)
-        return None
+                self._save(attempt, "FAILURE", encode_exception(outcome.error), outcome.traceback)
+                follow.act(failed(call, outcome.error, outcome.traceback, follow.takes))
+        line.extend(self._first(each) for each in follow.outgoing)
 
     def _again(self, attempt: _Attempt, outcome: Again) -> _Attempt:
         if outcome.retries > _MOST:
@@ -211,25 +224,10 @@ class Eager(Outbox):
         after = attempt.after + outcome.delay
         return self._attempt(attempt.outgoing, message, attempt.queue, after)
 
-    def _failed(self, attempt: _Attempt, outcome: Failed) -> None:
-        error = outcome.error
-        self._save(attempt, "FAILURE", encode_exception(error), outcome.traceback)
-        if not self._propagate:
-            return
-        if (pending := attempt.outgoing.pending) is not None:
-            pending.raised = True
-        call = attempt.call
-        error.add_note(
-            f"raised by task {call.task!r} (id {call.id}, attempt {call.retries + 1}), in eager mode"
-        )
-        raise error
-
     def _save(
         self, attempt: _Attempt, status: str, value: Any, traceback: str | None = None
     ) -> None:
-        pending, call = attempt.outgoing.pending, attempt.call
-        if pending is None:
-            return
+        call = attempt.call
         meta = ResultMeta(
             task_id=call.id,
             status=status,
@@ -239,14 +237,58 @@ class Eager(Outbox):
             group_id=call.group,
             parent_id=call.parent_id,
         )
+        if attempt.outgoing.pending is not None:
+            self._resolve(attempt.outgoing.pending, meta, call.task)
+
+    def _ended(self, before: Call, ended: Ended) -> None:
+        """Resolve a call that never runs."""
+        if self._app.backend is None:
+            return
+        meta = ResultMeta(
+            task_id=str(ended.step.options["task_id"]),
+            status=ended.state,
+            result=encode_exception(ended.error),
+            date_done=datetime.fromtimestamp(wall(), UTC),
+            parent_id=before.id,
+        )
+        self._resolve(self._app.backend.watch(meta.task_id), meta, ended.step.task)
+
+    @staticmethod
+    def _resolve(pending: Pending, meta: ResultMeta, task: str) -> None:
         try:
             data = encode_meta(meta)
         except EncodeError as error:
             raise EncodeError(
-                f"result of task {call.task!r} (id {call.id}): {error}",
+                f"result of task {task!r} (id {meta.task_id}): {error}",
                 hint=error.hint or "return plain data, or set ignore_result=True",
             ) from error
         pending.resolve(decode_meta(data, "application/json", accepted(("json",))))
+
+
+class _Failures:
+    """What failed while one call and all that follows it ran."""
+
+    def __init__(self, propagate: bool) -> None:
+        self._propagate = propagate
+        self._first: tuple[_Attempt, BaseException] | None = None
+
+    def note(self, attempt: _Attempt, outcome: Outcome) -> None:
+        """Remember the first one."""
+        if isinstance(outcome, Failed) and self._first is None:
+            self._first = attempt, outcome.error
+
+    def raise_first(self) -> None:
+        """Raise it, if failures are to be raised; all that can run has run."""
+        if self._first is None or not self._propagate:
+            return
+        attempt, error = self._first
+        if (pending := attempt.outgoing.pending) is not None:
+            pending.raised = True
+        call = attempt.call
+        error.add_note(
+            f"raised by task {call.task!r} (id {call.id}, attempt {call.retries + 1}), in eager mode"
+        )
+        raise error
 
 
 class _Here:
@@ -314,15 +356,15 @@ def eager(app: App, *, propagate: bool = True) -> Iterator[Eager]:
     Threads: it holds for calls from all threads.
     """
     made = Eager(app, propagate=propagate)
-    before = app.stand_in, app._backend
-    app.stand_in = made
+    before = app.stand_in, app._backend, app._joins
+    app.stand_in, app._joins = made, JoinsHere()
     if app._backend is not None:
         app._backend = _Here()
     app._made = None  # it holds the backend
     try:
         yield made
     finally:
-        app.stand_in, app._backend = before
+        app.stand_in, app._backend, app._joins = before
         app._made = None
 
 

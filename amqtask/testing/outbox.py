@@ -93,6 +93,11 @@ class Outbox:
         with self._lock:
             return next((each for _, each in self._calls if each.id == task_id), None)
 
+    def outgoings(self) -> list[Outgoing]:
+        """Return all that was sent, as it was prepared."""
+        with self._lock:
+            return [each for _, each in self._calls]
+
     def forget_sent(self) -> None:
         """Forget what was sent so far."""
         with self._lock:
@@ -216,7 +221,7 @@ class _Wanted:
     def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self._task is None:
             return {f"argument {index}": value for index, value in enumerate(args)} | dict(kwargs)
-        bound = self._task.signature.bind(*args, **kwargs)
+        bound = self._task.parameters.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
 

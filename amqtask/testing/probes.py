@@ -86,7 +86,37 @@ def probe_redis(stream: io.BufferedRWPair, url: SplitResult) -> str:
     Raises:
         ConnectionError: It does not answer ``PONG``.
     """
-    words = [[b"PING"]]
+    if _ask_redis(stream, url, b"PING") != b"+PONG":
+        raise ConnectionError("it does not speak Redis's protocol")
+    return ""
+
+
+def probe_valkey(stream: io.BufferedRWPair, url: SplitResult) -> str:
+    """Log in when the URL has a password, and ask for the name, which Redis does not give.
+
+    Args:
+        stream: A fresh connection.
+        url: Names the user and the password.
+
+    Returns:
+        The server's version.
+
+    Raises:
+        ConnectionError: It is no Valkey.
+    """
+    answer = _ask_redis(stream, url, b"INFO", b"server")
+    if not answer.startswith(b"$"):
+        raise ConnectionError("it does not speak Redis's protocol")
+    text = stream.read(int(answer[1:]) + 2).decode(errors="replace")
+    said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if said.get("server_name") != "valkey":
+        raise ConnectionError("it is a Redis, no Valkey")
+    return said.get("valkey_version", "")
+
+
+def _ask_redis(stream: io.BufferedRWPair, url: SplitResult, *question: bytes) -> bytes:
+    """Return the first line of the answer."""
+    words = [list(question)]
     if url.password:
         # servers before 6 know a password only
         login = [part for part in (url.username, url.password) if part]
@@ -99,6 +129,4 @@ def probe_redis(stream: io.BufferedRWPair, url: SplitResult) -> str:
         answer = stream.readline().strip()
         if answer.startswith(b"-"):
             raise ConnectionError(f"it answers {answer[1:].decode(errors='replace')!r}")
-    if answer != b"+PONG":
-        raise ConnectionError("it does not speak Redis's protocol")
-    return ""
+    return answer

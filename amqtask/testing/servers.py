@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from amqtask.errors import ConfigurationError, near
 from amqtask.testing import stores
-from amqtask.testing.probes import probe_rabbitmq, probe_redis
+from amqtask.testing.probes import probe_rabbitmq, probe_redis, probe_valkey
 
 #: How a server was had.
 How = Literal["environment", "running", "docker", "program"]
@@ -174,6 +174,23 @@ _KINDS = {
             stores.probe_mongodb,
             package="mongod",
         ),
+        _Kind("valkey", "valkey", (6380, 6379), "valkey://{}:{}/0", probe_valkey),
+        _Kind(
+            "cassandra",
+            "cassandra",
+            (9042,),
+            "cassandra://{}:{}/",
+            stores.probe_cassandra,
+            package="cassandra",
+        ),
+        _Kind(
+            "couchbase",
+            "couchbase",
+            (11210,),
+            "couchbase://amqtask:amqtask@{}:{}/amqtask?network=external",
+            stores.probe_couchbase,
+            package="couchbase-server",
+        ),
     )
 }
 
@@ -199,7 +216,8 @@ def find(name: str) -> Server | None:
 
     Args:
         name: ``"rabbitmq"`` (any version), ``"rabbitmq4"`` (4 or later), ``"redis"``,
-            ``"memcached"``, ``"postgresql"``, ``"mysql"`` (MariaDB, too) or ``"mongodb"``.
+            ``"memcached"``, ``"postgresql"``, ``"mysql"`` (MariaDB, too), ``"mongodb"``,
+            ``"valkey"``, ``"cassandra"`` or ``"couchbase"``.
 
     Raises:
         ConfigurationError: The name is unknown, or the variable names a server that does not
@@ -295,7 +313,8 @@ def compose_ports() -> dict[str, str]:
     So that a private project does not meet whatever has the usual ports.
     """
     services = ("RABBITMQ", "RABBITMQ_UI", "REDIS", "POSTGRES", "MARIADB", "MEMCACHED", "MONGODB")
-    names = [f"{service}_PORT" for service in services]
+    more = ("VALKEY", "CASSANDRA", "COUCHBASE")
+    names = [f"{service}_PORT" for service in (*services, *more)]
     return {
         f"AMQTASK_TEST_{name}": str(port)
         for name, port in zip(names, _free_ports(len(names)), strict=True)
@@ -379,7 +398,7 @@ def from_program(name: str, *, config: str = "") -> Iterator[Server]:
     run = _rabbitmq if kind.program == "rabbitmq-server" else _redis
     if kind.command is not None:
         run = _commanded
-    elif kind.name not in ("rabbitmq", "rabbitmq4", "redis"):
+    elif kind.name not in ("rabbitmq", "rabbitmq4", "redis", "valkey"):
         raise ConfigurationError(f"a private {name} is not started from a program")
     with tempfile.TemporaryDirectory(prefix=f"amqtask-{name}-") as folder, ExitStack() as stack:
         port, guard = stack.enter_context(run(kind, Path(folder), config))

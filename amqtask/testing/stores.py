@@ -19,6 +19,10 @@ _POSTGRESQL = Path("/usr/lib/postgresql")
 
 #: MongoDB's number for a message.
 _OP_MSG = 2013
+#: What Cassandra's protocol 4 calls the question for what a server supports, and its answer.
+_OPTIONS, _SUPPORTED = 5, 6
+#: What Couchbase's protocol calls the question for the ways to log in.
+_SASL_MECHANISMS = 0x20
 
 # -- asking -------------------------------------------------------------------
 
@@ -115,6 +119,44 @@ def probe_mongodb(stream: io.BufferedRWPair, url: SplitResult) -> str:
     head = stream.read(16)
     if len(head) < 16 or struct.unpack("<iiii", head)[3] != _OP_MSG:
         raise ConnectionError("it does not speak MongoDB's protocol")
+    return ""
+
+
+def probe_cassandra(stream: io.BufferedRWPair, url: SplitResult) -> str:
+    """Ask what is supported, which needs no login.
+
+    Returns:
+        ``""``: the answer does not tell the version.
+
+    Raises:
+        ConnectionError: It does not speak Cassandra's protocol.
+
+    Source: Apache Cassandra, ``doc/native_protocol_v4.spec``, sections 2 and 4.1.3.
+    """
+    stream.write(struct.pack(">BBhBi", 4, 0, 0, _OPTIONS, 0))
+    stream.flush()
+    head = stream.read(9)
+    if len(head) < 9 or not head[0] & 0x80 or head[4] != _SUPPORTED:
+        raise ConnectionError("it does not speak Cassandra's protocol")
+    return ""
+
+
+def probe_couchbase(stream: io.BufferedRWPair, url: SplitResult) -> str:
+    """Ask for the ways to log in, which memcached has none of.
+
+    Returns:
+        ``""``: the answer does not tell the version.
+
+    Raises:
+        ConnectionError: It does not speak Couchbase's key-value protocol.
+
+    Source: Couchbase, ``kv_engine/docs/BinaryProtocol.md``.
+    """
+    stream.write(struct.pack(">BBHBBHIIQ", 0x80, _SASL_MECHANISMS, 0, 0, 0, 0, 0, 0, 0))
+    stream.flush()
+    head = stream.read(24)
+    if len(head) < 24 or head[0] != 0x81 or head[6:8] != b"\0\0":
+        raise ConnectionError("it does not speak Couchbase's key-value protocol")
     return ""
 
 

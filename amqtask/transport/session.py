@@ -393,20 +393,30 @@ class Channel:
         await self._ask(self._raw.confirm_delivery, on_confirm)
 
     async def consume(
-        self, queue: str, sink: Sink, *, arguments: dict[str, Any] | None = None
+        self,
+        queue: str,
+        sink: Sink,
+        *,
+        arguments: dict[str, Any] | None = None,
+        exclusive: bool = False,
     ) -> str:
         """``basic.consume`` with manual acks; returns the consumer tag.
 
         Args:
             sink: Takes every delivery of this channel, so a channel has one consumer at a time.
             arguments: The consumer's arguments.
+            exclusive: Refused while there is another consumer, and no other one beside it.
         """
         sinks, number = self._raw.connection.sinks, self.number
         if number not in sinks:
             self.closed.add_done_callback(lambda _: sinks.pop(number, None))
         sinks[number] = sink
         ok = await self._ask(
-            self._raw.basic_consume, queue, partial(_hand_over, sink), arguments=arguments
+            self._raw.basic_consume,
+            queue,
+            partial(_hand_over, sink),
+            arguments=arguments,
+            exclusive=exclusive,
         )
         return str(ok.consumer_tag)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -61,6 +60,8 @@ class Board:
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("amqtask-board", os.MFD_CLOEXEC)
         else:
+            import tempfile  # brings shutil and all compressions along, and Linux needs none
+
             with tempfile.TemporaryFile() as file:
                 fd = os.dup(file.fileno())
         os.ftruncate(fd, slots * _SIZE)

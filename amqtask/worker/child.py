@@ -1,4 +1,4 @@
-"""The process that runs tasks: ``python -m amqtask.worker.child``, started by the supervisor.
+"""The process that runs tasks: ``python -m amqtask.worker.child``, or a copy of the template.
 
     importing --> running --stop--> warm --cancel--> --now--> quick --> ended
                      |                ^                         ^
@@ -23,14 +23,15 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from amqtask.discovery import find_app
 from amqtask.worker.board import Board
 from amqtask.worker.ladder import QUICK, Descent, Ladder, Rung
-from amqtask.worker.lines import BEAT, GAVE_UP, MOST, pack, unpack
+from amqtask.worker.lines import BEAT, GAVE_UP, IDLE_BEAT, MOST, pack, unpack
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.node import Node
+from amqtask.worker.process import BY_HAND, end_process, memory, take_standard_input
 from amqtask.worker.slots import QueueSlots
 from amqtask.worker.spec import WorkerSpec
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 ORPHANED = 60.0
 #: Seconds that the loop of the async tasks has to give back what runs, before that is done for it.
 STUCK = 3.0
+#: Bytes of the first line that are looked at together.
+_PEEK = 64 * 1024
 #: Bytes unsent to the supervisor beyond which beats are left out.
 _BEHIND = 64 * 1024
 
@@ -61,7 +64,9 @@ class Child:
         self._writer: asyncio.StreamWriter | None = None
         self._descent: Descent | None = None
         self._fuse: asyncio.Task[None] | None = None
-        self._answered = time.monotonic()  # when the loop of the async tasks last ran
+        self._asked_loop: float | None = None  # since when the async tasks' loop owes an answer
+        self._told: tuple[object, ...] = ()  # with the last beat
+        self._told_at = -IDLE_BEAT
 
     async def run(self) -> int:
         """Run until told to stop; returns the exit code."""
@@ -167,15 +172,36 @@ class Child:
         due = loop.time()
         while True:
             try:
-                self._say_beat(lag=loop.time() - due)
+                if self._has_news(now := loop.time()):
+                    self._say_beat(lag=now - due)
+                    self._ask_loop()
             except Exception:  # a child whose beats stop counts as hung
                 log.exception("child.beat_failed: the next one follows")
-            self._on_loop(self._answer)
             due = max(due + BEAT, loop.time())
             await asyncio.sleep(due - loop.time())
 
+    def _has_news(self, now: float) -> bool:
+        """Whether a beat is due: an idle process has little to tell, and need not wake others for it."""
+        node = self._node
+        here = (node.running, node.waiting, node.finished, node.ready)
+        quiet = here == self._told and not node.running and not node.waiting and node.ready
+        if quiet and self._asked_loop is None and now - self._told_at < IDLE_BEAT - BEAT / 2:
+            return False
+        self._told, self._told_at = here, now
+        return True
+
+    def _ask_loop(self) -> None:
+        if self._asked_loop is None:
+            self._asked_loop = time.monotonic()
+            self._on_loop(self._answer)
+
     def _answer(self) -> None:
-        self._answered = time.monotonic()
+        self._asked_loop = None
+
+    def _blocked(self) -> float:
+        """Return for how many seconds the loop of the async tasks has owed an answer."""
+        asked = self._asked_loop  # the other thread may clear it at any moment
+        return 0.0 if asked is None else time.monotonic() - asked
 
     def _say_beat(self, lag: float) -> None:
         assert self._writer is not None
@@ -189,7 +215,7 @@ class Child:
             finished=node.finished,
             rss=memory(),
             lag=round(lag, 3),
-            blocked=round(max(0.0, time.monotonic() - self._answered - BEAT), 3),
+            blocked=round(self._blocked(), 3),
             reasons=[] if node.ready else node.unready(),
         )
 
@@ -256,79 +282,55 @@ class Child:
         self._loop.call_soon_threadsafe(function)
 
 
-def memory() -> int:
-    """Return the bytes of memory this process holds; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - each second, so the quick way
-            return int(statm.read().split()[1]) * _PAGE
-    except OSError:
-        return 0
-
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def end_process(code: int) -> None:
-    """End at once: a task's thread that never ends must not keep the process."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue  # a task closed it, or its reader is gone
-    os._exit(code)
-
-
 def _read_spec(sock: socket.socket) -> dict[str, Any]:
+    """Take the first line, and nothing of what follows it."""
     line = b""
     while not line.endswith(b"\n"):
-        byte = sock.recv(1)
-        if not byte:
-            raise SystemExit("amqtask.worker.child is started by `amqtask worker`, not by hand")
-        line += byte
+        seen = sock.recv(_PEEK, socket.MSG_PEEK)
+        if not seen:
+            raise SystemExit(BY_HAND.format("amqtask.worker.child"))
+        line += sock.recv(seen.find(b"\n") + 1 or len(seen))
     fields: dict[str, Any] = json.loads(line)
     return fields
 
 
-def _take_standard_input() -> socket.socket:
-    try:
-        sock = socket.socket(fileno=os.dup(0))
-        sock.getpeername()
-    except OSError:
-        raise SystemExit(
-            "amqtask.worker.child is started by `amqtask worker`, not by hand"
-        ) from None
-    # tasks that read standard input must find it empty, not the supervisor's words
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return sock
-
-
 def main() -> None:
     """Run a child on the socket that is standard input."""
+    run_child(take_standard_input("amqtask.worker.child"))
+
+
+def run_child(sock: socket.socket, board: int | None = None) -> NoReturn:
+    """Run a child, and end the process with it.
+
+    Args:
+        sock: The line to the supervisor; the spec is yet to come on it.
+        board: Descriptor of the run board; None takes the one that is named with the spec.
+    """
     # what a terminal sends to its whole group is the supervisor's to hear
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # a crash says where it was, and so does SIGUSR1 when a task holds the interpreter
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
-    sock = _take_standard_input()
     fields = _read_spec(sock)
-    board = Board.attach(fields.pop("board"))
+    named = fields.pop("board")
     spec = WorkerSpec.read(fields)
+    if spec.environ:  # a copy has that of its template
+        os.environ.clear()
+        os.environ.update(spec.environ)
     sys.path[:] = spec.path
     set_up_logging(spec.loglevel)
+    run = _run(spec, Board.attach(named if board is None else board), sock)
+    end_process(asyncio.run(run))
 
-    async def run() -> int:
-        code = await Child(spec, board, sock).run()
-        # asyncio.run waits for threads and tasks that users started; not for ever
-        fuse = threading.Timer(QUICK - 1.0, end_process, [code])
-        fuse.daemon = True
-        fuse.start()
-        return code
 
-    end_process(asyncio.run(run()))
+async def _run(spec: WorkerSpec, board: Board, sock: socket.socket) -> int:
+    code = await Child(spec, board, sock).run()
+    # asyncio.run waits for threads and tasks that users started; not for ever
+    fuse = threading.Timer(QUICK - 1.0, end_process, [code])
+    fuse.daemon = True
+    fuse.start()
+    return code
 
 
 if __name__ == "__main__":

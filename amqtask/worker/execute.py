@@ -29,11 +29,10 @@ from amqtask.errors import (
     MessageError,
     TaskRevoked,
     TimeLimitExceeded,
-    UnsupportedMessage,
     WorkerLost,
 )
 from amqtask.message import accepted, decode
-from amqtask.message.model import NO_EMBED, Call, Message
+from amqtask.message.model import Message
 from amqtask.options import Options
 from amqtask.worker.board import Board
 from amqtask.worker.job import Job, Run
@@ -56,6 +55,7 @@ from amqtask.worker.pools.interrupt import Window
 from amqtask.worker.pools.loop import Driver, LoopRun
 from amqtask.worker.pools.process import Seat
 from amqtask.worker.settle import unserialisable
+from amqtask.workflow.advance import follows, heard
 
 log = logging.getLogger("amqtask.task")
 
@@ -169,11 +169,13 @@ class Executor:
         if job.call is not None:
             return
         try:
-            job.call = decode(
-                job.delivery.message,
-                self._accepted,
-                max_decoded_size=self._max_decoded_size,
-                timezone=self._timezone,
+            job.call = heard(
+                decode(
+                    job.delivery.message,
+                    self._accepted,
+                    max_decoded_size=self._max_decoded_size,
+                    timezone=self._timezone,
+                )
             )
         except MessageError as error:
             job.outcome = Failed(error, error.reason)
@@ -187,7 +189,6 @@ class Executor:
         try:
             job.task = self._app.tasks[call.task]
             job.policy = policy_of(job.task, call)
-            _refuse_follow_ups(call)
         except MessageError as error:
             job.outcome = Failed(error, error.reason)
             return False
@@ -323,6 +324,7 @@ class Executor:
             seat.served(carried.memory)
             job.context = self._context(job)
             job.context.trail.children.extend(carried.children)
+            job.context.trail.added.extend(carried.added)
             if isinstance(carried.outcome, carry.Unserialisable):
                 return unserialisable(job, carried.outcome.error, carried.outcome.hint)
             return carried.outcome
@@ -340,7 +342,7 @@ class Executor:
             delivery.exchange,
             delivery.routing_key,
             delivery.redelivered,
-            self._wants_result(job),
+            self._wants_result(job) or (job.call is not None and follows(job.call)),
             job.soft,
         )
 
@@ -362,18 +364,3 @@ class Executor:
         except AttributeError:
             window = self._own.window = Window()
         return window
-
-
-def _refuse_follow_ups(call: Call) -> None:
-    """Keep a step of a workflow whole: run without what follows it, the rest would be lost."""
-    if call.embed == NO_EMBED:
-        return
-    asked = [
-        part for part in ("callbacks", "errbacks", "chain", "chord") if getattr(call.embed, part)
-    ]
-    if asked:
-        raise UnsupportedMessage(
-            f"task {call.task!r} (id {call.id}) is a step of a workflow: {', '.join(asked)} would "
-            "have to follow it",
-            hint="workflows are not supported yet; send its steps one by one",
-        )

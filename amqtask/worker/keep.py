@@ -22,6 +22,7 @@ from amqtask.errors import (
     MessageTooLarge,
     ResultTooLarge,
 )
+from amqtask.message.model import Call
 from amqtask.message.results import ResultMeta
 from amqtask.transport import Publication
 from amqtask.transport.backoff import Backoff
@@ -73,15 +74,55 @@ class Keeper:
 
         send()
 
+    def insist(
+        self,
+        job: Job,
+        what: str,
+        begin: Callable[[Callable[[Exception | None], object]], object],
+        *,
+        then: Step,
+        unsendable: OnError,
+    ) -> None:
+        """Begin something that tells when it is safe, until it is.
+
+        Args:
+            what: Names it in logs.
+            begin: Called with what it has to call once, on any thread: with None, or an error.
+        """
+        backoff = _backoff()
+
+        def try_it() -> None:
+            begin(done)
+
+        def done(error: Exception | None) -> None:
+            if error is None:
+                self._io.post(then)
+            elif isinstance(error, _HOPELESS) or _refused(error):
+                self._io.post(unsendable, error)
+            else:
+                self._io.post(self._later, job, what, error, backoff, try_it)
+
+        try_it()
+
     def save(
-        self, job: Job, backend: Backend, meta: ResultMeta, *, then: Step, unsendable: OnError
+        self,
+        job: Job,
+        backend: Backend,
+        meta: ResultMeta,
+        *,
+        call: Call | None = None,
+        then: Step,
+        unsendable: OnError,
     ) -> None:
         """Have the backend store ``meta`` until it has, for ``result_retry_for`` at most.
+
+        Args:
+            call: Whose outcome it is; the job's by default.
 
         Raises:
             EncodeError: The result does not serialise.
         """
-        call = job.call
+        call = call or job.call
         assert call is not None
         backoff = _backoff()
         deadline = time.monotonic() + self._retry_for

@@ -13,7 +13,8 @@ To the supervisor, under ``event``:
 
     ready                 every queue is consumed
     waiting  reasons      not every queue is
-    beat     `Beat`       each second, from the thread that has the connection
+    beat     `Beat`       each second, from the thread that has the connection; each third one
+                          while it consumes and there is nothing to do
     stopping running      a stop has begun
     giving_up reason      it ends, and wants to be replaced at once
     stopped  counts       nothing is left; it ends now
@@ -28,6 +29,8 @@ from typing import Any
 
 #: Seconds between two beats of a child.
 BEAT = 1.0
+#: The same while it consumes, runs nothing, and nothing has changed; well below `rounds.SILENT`.
+IDLE_BEAT = 3.0
 #: Bytes of the longest line.
 MOST = 1024 * 1024
 #: Exit code of a child that gave itself up to be rid of a task (EX_TEMPFAIL of sysexits.h).

@@ -24,6 +24,7 @@ from amqtask.app import App
 from amqtask.discovery import locate
 from amqtask.errors import AppNotFound
 from amqtask.message import task_name
+from amqtask.topology.delay import delay_prefix
 from amqtask.transport import Delivery
 from amqtask.worker.board import Board
 from amqtask.worker.cancelled import Cancelled
@@ -34,6 +35,7 @@ from amqtask.worker.job import Job, Kind
 from amqtask.worker.outcome import GivenBack, Outcome, Revoked, Verdict
 from amqtask.worker.settle import Settler
 from amqtask.worker.slots import QueueSlots, slot_groups
+from amqtask.worker.strays import Strays
 from amqtask.worker.suspects import Suspects
 
 log = logging.getLogger(__name__)
@@ -134,6 +136,7 @@ class Node:
         self._pools: list[PoolSet] = []
         self._intake: Intake | None = None
         self._cancelled: Cancelled | None = None
+        self._strays: Strays | None = None
         self._heard: dict[str, bool] = {}  # cancelled in this turn of the I/O loop
 
     # -- what it does -------------------------------------------------------------------
@@ -197,7 +200,7 @@ class Node:
 
     async def start(self) -> None:
         """Begin to consume; returns at once, `ready` tells when it does."""
-        loop = asyncio.get_running_loop()
+        loop = self._app.loop = asyncio.get_running_loop()
         self._pools = [
             PoolSet(group, self._executor, loop, self._run_in_thread, self._spec, **self._recycling)
             for group in self._groups
@@ -219,7 +222,11 @@ class Node:
         await self._on_io(self._close_intake())
 
     def cancel_running(self) -> None:
-        """Ask all that runs to end; what ends for it is given back."""
+        """Ask all that runs to end; what ends for it is given back, and nothing begins any more.
+
+        What was given back comes again at once while this worker still consumes.
+        """
+        self._executor.checks.insert(0, lambda _: GivenBack())
         for job in self._executor.running.copy():
             self._executor.limits.stop(job, Verdict.STOPPING)
 
@@ -394,6 +401,11 @@ class Node:
     async def _start_intake(self) -> None:
         self._cancelled = Cancelled(self._app, self._hear)
         self._cancelled.start()
+        settings = self._app.settings
+        self._strays = Strays(
+            self._app, {delay_prefix(self._app.queue(name), settings) for name in self.queues}
+        )
+        self._strays.start()
         self._intake = Intake(
             self._app,
             {queue: self._group_size(index) for queue, index in self._group_of.items()},
@@ -407,6 +419,8 @@ class Node:
     async def _close_intake(self) -> None:
         if self._intake is not None:
             await self._intake.close()
+        if self._strays is not None:
+            await self._strays.close()
         if self._cancelled is not None:
             await self._cancelled.close()
 

@@ -2,6 +2,7 @@
 
     value --------------------------------------------> Done
     Ignore ------------------------------------------> Ignored
+    Replace -----------------------------------------> Replaced
     Reject(requeue=True) ----------------------------> Returned
     Reject ------------------------------------------> Failed("rejected")
     Retry, or an error the policy retries
@@ -30,6 +31,7 @@ from typing import Any
 from amqtask.errors import (
     Ignore,
     Reject,
+    Replace,
     RetriesExhausted,
     Retry,
     SoftTimeLimitExceeded,
@@ -91,6 +93,17 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """It is acked, and a signature runs in its place.
+
+    Attributes:
+        signature: In JSON form, with all ids.
+    """
+
+    signature: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
     """It goes back to its queue as a failed delivery."""
 
@@ -111,7 +124,7 @@ class Revoked:
     why: str
 
 
-Outcome = Done | Again | Failed | Ignored | Returned | GivenBack | Revoked
+Outcome = Done | Again | Failed | Ignored | Replaced | Returned | GivenBack | Revoked
 
 
 class Verdict(Enum):
@@ -157,6 +170,8 @@ def decide(
     match error:
         case Ignore():
             return Ignored()
+        case Replace():
+            return Replaced(error.signature)
         case Reject():
             if error.requeue:
                 return Returned()

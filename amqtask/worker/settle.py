@@ -1,10 +1,11 @@
 """Settle a job: first make its outcome safe, then ack the delivery. Never the other way.
 
-    Done      result saved                       -> ack
+    Done      result saved, then what follows    -> ack
     Again     successor published and confirmed  -> ack
-    Failed    parked, result saved               -> ack
-    Revoked   result saved                       -> ack
-    Ignored                                         ack
+    Failed    parked, result saved, what follows -> ack
+    Revoked   result saved, then what follows    -> ack
+    Ignored   what follows                       -> ack
+    Replaced  what runs in its place confirmed   -> ack
     Returned                                        reject, back to the queue
     GivenBack                                       nack, back to the queue
 
@@ -27,6 +28,7 @@ from amqtask.app import App
 from amqtask.backends import Backend
 from amqtask.clock import wall
 from amqtask.errors import (
+    AmqtaskError,
     BackendError,
     EncodeError,
     MessageTooLarge,
@@ -37,8 +39,11 @@ from amqtask.message import encode_exception, park, resend
 from amqtask.message.headers import OWN_PREFIX
 from amqtask.message.model import Message
 from amqtask.message.results import ResultMeta
+from amqtask.message.signature import parse
 from amqtask.topology.deadletter import dead_queue_name
 from amqtask.transport import Publication
+from amqtask.worker.emit import emit
+from amqtask.worker.follow import Followers, Ready
 from amqtask.worker.job import Job
 from amqtask.worker.keep import Keeper, OnError, Step
 from amqtask.worker.outcome import (
@@ -48,10 +53,13 @@ from amqtask.worker.outcome import (
     GivenBack,
     Ignored,
     Outcome,
+    Replaced,
     Returned,
     Revoked,
 )
 from amqtask.worker.record import extended_record
+from amqtask.workflow.advance import Advance, failed, follows, stopped, succeeded
+from amqtask.workflow.launch import launch
 
 log = logging.getLogger("amqtask.task")
 
@@ -73,6 +81,7 @@ class Settler:
         self._host = host
         self._io = app.transport.io
         self._keeper = Keeper(app, self._lost)
+        self._followers = Followers(app, self._keeper)
         self.counts: Counter[str] = Counter()
         self._open: set[Job] = set()
         self._idle = asyncio.Event()
@@ -94,12 +103,12 @@ class Settler:
             return  # given back while it ran
         if job.context is not None and (reporter := job.context.trail.reporter) is not None:
             reporter.close()
-        outcome = job.outcome
-        if isinstance(outcome, Done) and not self.wants_result(job):
+        outcome, followed = job.outcome, job.call is not None and follows(job.call)
+        if isinstance(outcome, Done) and not followed and not self.wants_result(job):
             self._io.post(self._ack, job)
             return
         self._open.add(job)
-        if not isinstance(outcome, Done) and not job.delivery.is_valid:
+        if (followed or not isinstance(outcome, Done)) and not job.delivery.is_valid:
             # the broker has given it to somebody else: a successor of ours would be a second copy
             self._io.post(self._lost, job)
             return
@@ -114,13 +123,15 @@ class Settler:
     def _make_safe(self, job: Job, outcome: Outcome | None) -> None:
         match outcome:
             case Done():
-                self._save_value(job, outcome)
+                self._done(job, outcome)
             case Again():
                 self._send_again(job, outcome)
             case Failed():
                 self._park(job, outcome)
             case Ignored():
-                self._io.post(self._ack, job)
+                self._io.post(self._stopped, job, "ended without an outcome")
+            case Replaced():
+                self._replace(job, outcome)
             case Revoked():
                 self._save_revoked(job, outcome)
             case Returned():
@@ -130,7 +141,49 @@ class Settler:
             case None:
                 raise AssertionError("a job without outcome reached the settler")
 
-    def _save_value(self, job: Job, outcome: Done) -> None:
+    def _done(self, job: Job, outcome: Done) -> None:
+        """Save the value, then send what follows it; both are encoded before either goes out."""
+        call = job.call
+        then: Step = partial(self._ack, job)
+        assert call is not None
+        if follows(call):
+            added = () if job.context is None else job.context.trail.added
+            try:
+                ready = self._followers.ready(call, succeeded(call, outcome.value, added))
+            except AmqtaskError as error:
+                self._park(job, Failed(error, "unsendable"))
+                return
+            then = self._then_follow(job, ready)
+        if self.wants_result(job):
+            self._save_value(job, outcome, then)
+        else:
+            self._io.post(then)
+
+    def _then_follow(self, job: Job, ready: Ready) -> Step:
+        """Return the step that sends what follows, and acks."""
+        if job.context is not None:
+            for id_ in ready.ids:
+                job.context.sent(id_)
+        return partial(
+            self._followers.act,
+            job,
+            ready,
+            then=partial(self._ack, job),
+            unsendable=lambda error: self._park(job, Failed(error, "unsendable")),
+        )
+
+    def _replace(self, job: Job, outcome: Replaced) -> None:
+        call = job.call
+        assert call is not None
+        try:
+            begins = Advance(launch=launch(parse(outcome.signature)))
+            ready = self._followers.ready(call, begins)
+        except AmqtaskError as error:
+            self._park(job, Failed(error, "unsendable"))
+            return
+        self._io.post(self._then_follow(job, ready))
+
+    def _save_value(self, job: Job, outcome: Done, then: Step) -> None:
         def unsendable(error: Exception) -> None:
             if isinstance(error, MessageTooLarge | ResultTooLarge):
                 self._park(job, Failed(error, "result_too_large"))
@@ -147,7 +200,7 @@ class Settler:
             self._save(
                 job,
                 self._meta(job, "SUCCESS", outcome.value),
-                then=partial(self._ack, job),
+                then=then,
                 unsendable=unsendable,
             )
         except EncodeError as error:
@@ -238,7 +291,7 @@ class Settler:
         )
 
     def _save_failure(self, job: Job, outcome: Failed) -> None:
-        ack = partial(self._ack, job)
+        ack = partial(self._after_failure, job, outcome)
         if not self.wants_result(job):
             ack()
             return
@@ -258,8 +311,27 @@ class Settler:
 
         self._save(job, meta, then=ack, unsendable=shorter)
 
+    def _after_failure(self, job: Job, outcome: Failed) -> None:
+        """Send errbacks, and end what was to follow."""
+        ack, call = partial(self._ack, job), job.call
+        if call is None or not follows(call):
+            ack()
+            return
+        error, traceback = outcome.error, outcome.traceback
+        self._followers.end(
+            job, partial(failed, call, error, traceback, self._followers.takes), then=ack
+        )
+
+    def _stopped(self, job: Job, why: str) -> None:
+        """End what was to follow a call that has no outcome of its own."""
+        ack, call = partial(self._ack, job), job.call
+        if call is None or not follows(call):
+            ack()
+        else:
+            self._followers.end(job, partial(stopped, call, why), then=ack)
+
     def _save_revoked(self, job: Job, outcome: Revoked) -> None:
-        ack = partial(self._ack, job)
+        ack = partial(self._stopped, job, f"was {outcome.why}")
         if not self.wants_result(job):
             self._io.post(ack)
             return
@@ -321,6 +393,8 @@ class Settler:
         self._forget(job, "returned")
 
     def _lost(self, job: Job) -> None:
+        if job not in self._open:
+            return  # another message of the same job has found out
         log.warning("task.lost id=%s: its channel is gone, the broker delivers it again", job.id)
         self._forget(job, "lost")
 
@@ -348,63 +422,6 @@ def unserialisable(job: Job, error: str, hint: str | None) -> Failed:
         hint=hint or "return plain data, or set ignore_result=True",
     )
     return Failed(named, "result_unserialisable")
-
-
-def emit(job: Job, dead_queue: str | None) -> None:
-    """Step 7: one log line that says how it ended and what happens next.
-
-    Args:
-        dead_queue: Where a failure was parked; None when it was not.
-    """
-    match job.outcome:
-        case Done():
-            if log.isEnabledFor(logging.INFO):
-                log.info("task.succeeded task=%s id=%s runtime=%.3f", job.name, job.id, job.runtime)
-        case Again(error=None, delay=delay):
-            log.info(
-                "task.early task=%s id=%s: it waits %.1f s in the broker", job.name, job.id, delay
-            )
-        case Again(crashes=crashes) as again if crashes:
-            log.error(
-                "task.crashed task=%s id=%s error=%r: crash %d, it runs again in %.1f s",
-                job.name,
-                job.id,
-                str(again.error),
-                crashes,
-                again.delay,
-            )
-        case Again() as again:
-            log.warning(
-                "task.retry task=%s id=%s error=%r: attempt %d in %.1f s",
-                job.name,
-                job.id,
-                again.error,
-                again.retries + 1,
-                again.delay,
-            )
-        case Failed() as failed:
-            log.error(
-                "task.failed task=%s id=%s reason=%s error=%r: %s%s",
-                job.name,
-                job.id,
-                failed.reason,
-                failed.error,
-                f"parked in {dead_queue!r}"
-                if dead_queue
-                else "gone, its queue keeps no dead letters",
-                f"\n{failed.traceback}" if failed.traceback else "",
-            )
-        case Revoked(why=why):
-            log.info(
-                "task.cancelled task=%s id=%s: %s",
-                job.name,
-                job.id,
-                f"{why} after {job.runtime:.3f} s" if job.started else "it does not run",
-            )
-        case Ignored():
-            log.info("task.ignored task=%s id=%s", job.name, job.id)
-        case Returned():
-            log.warning("task.returned task=%s id=%s: back to its queue", job.name, job.id)
 
 
 def _nothing(*_: object) -> None:

@@ -3,8 +3,9 @@
     starting --ready--> consuming <--> waiting (not every queue is consumed)
         `----------------+-------------------+--take(rung)--> stopping --> ended
 
-It is spawned, never forked, and has one socketpair to the supervisor; nothing
-else is shared but the run board, which outlives it.
+It has one socketpair to the supervisor; nothing else is shared but the run
+board, which outlives it. Whether it is a fresh Python or a copy of a template
+is for `amqtask.worker.starting` to say.
 """
 
 from __future__ import annotations
@@ -12,11 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,12 +23,9 @@ from amqtask.worker.board import Board, BoardEntry
 from amqtask.worker.ladder import QUICK, Rung
 from amqtask.worker.lines import MOST, Beat, pack, unpack
 from amqtask.worker.spec import WorkerSpec
+from amqtask.worker.starting import Start, start_python
 
 log = logging.getLogger(__name__)
-
-#: By itself glibc raises this limit with the bodies that come, and from then on what large ones took
-#: is not given back: a process on messages of 20 to 400 kB stayed at twice the memory.
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 _WORDS = {Rung.WARM: "stop", Rung.CANCEL: "cancel", Rung.NOW: "now"}
 
@@ -42,6 +36,7 @@ class ChildProcess:
     Args:
         spec: What it is to run.
         index: The place it fills.
+        start: Starts it, with the descriptor of its run board; returns it with our end of its line.
 
     Attributes:
         pid: Its process id.
@@ -59,7 +54,7 @@ class ChildProcess:
         ending: `time.monotonic` when it said that it ends at once; None before.
     """
 
-    def __init__(self, spec: WorkerSpec, index: int) -> None:
+    def __init__(self, spec: WorkerSpec, index: int, start: Start = start_python) -> None:
         self.index = index
         self.started = self.heard = time.monotonic()
         self.ready = self.was_ready = self.silent = False
@@ -75,7 +70,7 @@ class ChildProcess:
         self._ended: asyncio.Event = asyncio.Event()
         self._board = Board.create(spec.board_slots)
         try:
-            self._process, self._sock = _spawn(spec, self._board.fileno())
+            self._process, self._sock = start(spec, self._board.fileno())
         except OSError:
             self._board.close()
             raise
@@ -192,26 +187,6 @@ class ChildProcess:
     def close(self) -> None:
         """Let go of the board, once it has ended and been read."""
         self._board.close()
-
-
-def _spawn(spec: WorkerSpec, board: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start the process, and return it with our end of its line."""
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "amqtask.worker.child"],
-                stdin=theirs.fileno(),
-                close_fds=True,
-                pass_fds=[board],
-                env={**_MEMORY, **os.environ, **spec.environ},
-            )
-    except OSError:
-        ours.close()
-        raise
-    with contextlib.suppress(OSError):  # one that died at once is found dead by its watch
-        ours.sendall(spec.line(board=board))
-    return process, ours
 
 
 def death(code: int) -> str:

@@ -54,6 +54,11 @@ class WorkerSpec:
         return tuple(name for name, _ in self.queues)
 
     @property
+    def keeps_processes(self) -> bool:
+        """Whether a process is replaced only when something went wrong with it."""
+        return self.max_tasks_per_child is None and self.max_memory_per_child is None
+
+    @property
     def slots(self) -> int:
         """Tasks of one kind that a process runs at once, over all of its queues."""
         return sum(group.slots for group in self._groups())
@@ -73,7 +78,11 @@ class WorkerSpec:
         return slot_groups(queues, slots=self.concurrency, processes=self.process_slots)
 
     def line(self, **more: Any) -> bytes:
-        """Return the line for a child, with what concerns this child alone."""
+        """Return the line for a child, with what concerns this child alone.
+
+        Args:
+            more: ``board``, and ``environ`` where the child was not started with it.
+        """
         return json.dumps(asdict(self) | {"environ": {}} | more).encode() + b"\n"
 
     @classmethod

@@ -6,8 +6,10 @@
         `--no broker for long--> 69     |--none ever gets ready--> stopping --> exit 1
                                         `--deaf for long--> stopping --> exit 69
 
-Children are spawned, never forked: each has one socketpair of its own to the
-supervisor and shares nothing with the others.
+Children are never forked from here, where there are connections and may be
+threads: they are fresh Pythons, or copies of a process that has neither, see
+`amqtask.worker.template`. Each has one socketpair of its own to the supervisor,
+and shares no lock, pipe or connection with the others.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from amqtask.app import App
 from amqtask.errors import AmqtaskError
@@ -31,6 +34,7 @@ from amqtask.worker.rounds import ROUND, Rounds
 from amqtask.worker.scaling import Scaler
 from amqtask.worker.spawn import ChildProcess
 from amqtask.worker.spec import WorkerSpec
+from amqtask.worker.starting import Starter
 from amqtask.worker.status import Status
 
 log = logging.getLogger(__name__)
@@ -65,6 +69,7 @@ class Supervisor:
         scaler: Decides how many later on; None keeps that number.
         deaf_timeout: Seconds without consuming after which it ends; 0 never does.
         notifier: Who is told how it is, besides the log.
+        starter: Starts the processes of children; closed with the supervisor.
         spawn: Starts a child of a spec in a place.
     """
 
@@ -77,7 +82,8 @@ class Supervisor:
         scaler: Scaler | None = None,
         deaf_timeout: float = 0.0,
         notifier: Notifier | None = None,
-        spawn: Callable[[WorkerSpec, int], ChildProcess] = ChildProcess,
+        starter: Starter | None = None,
+        spawn: Callable[[WorkerSpec, int], ChildProcess] | None = None,
     ) -> None:
         self._app = app
         self._spec = spec
@@ -85,6 +91,7 @@ class Supervisor:
         self._scaler = scaler
         self._deaf_timeout = deaf_timeout
         self._notifier = notifier or Notifier({})
+        self._starter = starter or Starter()
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._code = 0
@@ -93,7 +100,10 @@ class Supervisor:
         self._restarting: asyncio.Task[None] | None = None
         self._terminal = os.isatty(0)
         self._crew = Crew(
-            spec, on_change=self._announce, on_hopeless=self._on_hopeless, spawn=spawn
+            spec,
+            on_change=self._announce,
+            on_hopeless=self._on_hopeless,
+            spawn=spawn or partial(ChildProcess, start=self._starter),
         )
         self._rounds = Rounds(self._crew, spec, deaf_timeout=deaf_timeout, on_deaf=self._on_deaf)
         self._descent: Descent | None = None
@@ -126,6 +136,7 @@ class Supervisor:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        self._starter.close()
 
     # -- before the first child -------------------------------------------------------
 
@@ -169,7 +180,9 @@ class Supervisor:
                 self._notifier.alive(now)
             if not self._announced and not self._stopping.is_set():
                 self._notifier.starting()
-            reap_strangers({child.pid for child in self._crew.children()})
+            self._starter.look()
+            if self._starter.adopts or os.getpid() == 1:
+                reap_strangers({child.pid for child in self._crew.children()} | self._starter.pids)
 
     def status(self) -> Status:
         """Return how the worker is now, as ``/live`` and ``/ready`` tell it."""
@@ -240,6 +253,7 @@ class Supervisor:
             self._crew.size,
         )
         self._notifier.reloading()
+        await self._starter.renew(self._spec)
         replaced = await self._crew.restart()
         if self._stopping.is_set():
             return
@@ -304,13 +318,11 @@ class Supervisor:
 
 
 def reap_strangers(ours: set[int]) -> None:
-    """As the first process of a container, collect what others left behind.
+    """Collect what others left behind, where that becomes ours.
 
-    What a killed child had started becomes ours then, and stays a zombie for
-    good if nobody waits for it.
+    What a killed child had started does so in the first process of a container,
+    and in one that adopts. It would stay a zombie for good if nobody waited for it.
     """
-    if os.getpid() != 1:
-        return
     with suppress(ChildProcessError):
         while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if found.si_pid in ours or found.si_pid == 0:

@@ -14,10 +14,22 @@ from pathlib import Path
 import psutil
 import pytest
 
+from amqtask.worker.template import NAME as TEMPLATE
 from tests.helpers import eventually
 from tests.servers import Names
 
 ROOT = Path(__file__).parents[2]
+#: The head of a tasks.py whose tasks write words into the file ``ledger``.
+WRITING = """
+import asyncio, os, re, time
+from amqtask import App
+
+app = App("tests")
+ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def write(word):
+    os.write(ledger, f"{word}\\n".encode())
+"""
 #: Seconds a program may take; none needs a tenth of it on an idle machine.
 TIMEOUT = 60.0
 
@@ -61,12 +73,12 @@ class Program:
         return code
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes it has started; none once it has ended."""
+        """Return the processes that run its tasks; none once it has ended."""
         try:
             found: list[psutil.Process] = psutil.Process(self.process.pid).children()
+            return [process for process in found if process.name() != TEMPLATE]
         except psutil.NoSuchProcess:
             return []
-        return found
 
     def kill(self) -> None:
         """Kill it, and what it started, for good."""
@@ -102,6 +114,8 @@ class Workshop:
             "AMQTASK_DEAD_LETTER_EXCHANGE": names.exchange("dead"),
             "AMQTASK_DELAY_PREFIX": names.delay_prefix(),
             "AMQTASK_CANCEL_EXCHANGE": names.cancel_exchange(),
+            "AMQTASK_CONTROL_EXCHANGE": names.exchange("control"),
+            "AMQTASK_BEAT_QUEUE": names.beat_queue(),
         }
         kept = {key: word for key, word in os.environ.items() if not key.startswith("AMQTASK_")}
         self.environ = kept | self._settings | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}

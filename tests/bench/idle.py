@@ -113,6 +113,7 @@ def main() -> None:
     said = _arguments()
     with servers.find_or_start("rabbitmq") as server, TemporaryDirectory() as folder:
         contenders = _contenders()
+        _compile(Path(folder))
         for name, source in _TASKS.items():
             lines = [line[8:] for line in source.splitlines()]
             (Path(folder) / f"idle_{name}.py").write_text("\n".join(lines))
@@ -163,6 +164,18 @@ def _contenders() -> list[Contender]:
     ]
 
 
+def _compile(folder: Path) -> None:
+    """Have our modules compiled before the first worker that is measured does it."""
+    imports = "import amqtask.cli.main, amqtask.worker.template"
+    environ = os.environ | _compiled(folder)
+    subprocess.run([sys.executable, "-c", imports], env=environ, check=True, cwd=ROOT)
+
+
+def _compiled(folder: Path) -> dict[str, str]:
+    """Return what has Python use compiled modules, as an installed package has them."""
+    return {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+
+
 # -- running --------------------------------------------------------------------
 
 
@@ -194,6 +207,8 @@ def _running(
         "AMQTASK_DEAD_LETTER_EXCHANGE": names.exchange("dead"),
         "AMQTASK_DELAY_PREFIX": names.delay_prefix(),
     }
+    if each.command[0] == sys.executable:  # pip has compiled what the others are
+        environ |= _compiled(folder)
     log = folder / f"{queue}.log"
     with log.open("wb") as written:
         process = subprocess.Popen(
@@ -271,9 +286,13 @@ def _section(
 
 What a worker costs that has nothing to do, beside Celery and Dramatiq with as many slots, all side
 by side on the same broker for the same {seconds:.0f} seconds, after {SETTLE:.0f} seconds to settle.
-The goals are less than {GOAL} % of a core, and no more memory than Celery. RSS counts pages that
-processes share once for each of them; PSS divides them. What amqtask starts is a supervisor, which
-runs no tasks and is a process more than Celery's pool of threads has.
+The goals are less than {GOAL} % of a core, no more memory than Celery, and for each process that runs
+tasks no more than Dramatiq. RSS counts pages that processes share once for each of them; PSS divides
+them. What amqtask starts is a supervisor, which runs no tasks and is a process more than Celery's
+pool of threads has. Celery's processes are copies of one that has imported the app, Dramatiq's and
+amqtask's import it by themselves. amqtask's have two event loops, one for `async def` tasks and one
+in a thread for the connection, and Dramatiq's none: whatever code a copy has run, CPython has written
+to its memory, reference counts above all, and that memory is no longer shared.
 `python -m tests.bench.idle --write` measures and writes this section, after it made an environment
 for the other two.
 

@@ -7,9 +7,9 @@ import threading
 import time
 from typing import Any
 
-from amqtask import Queue
+from amqtask import Queue, chord
 from tests.bench import tasks
-from tests.bench.tasks import amark, app, echo, mark, noop, note, tally
+from tests.bench.tasks import amark, app, echo, mark, noop, note, tally, total
 from tests.bench.work import APART, clock, clocked, tail
 
 #: Calls before the clock starts: connection, queue, caches.
@@ -143,6 +143,21 @@ def paced(count: int, path: str) -> dict[str, Any]:
     for left in reversed(range(count)):
         time.sleep(APART)
         note.delay(time.monotonic(), "" if left else path)
+    return clocked(began, count)
+
+
+def chords(count: int, size: int) -> dict[str, Any]:
+    """Send chords, then wait for all results."""
+    chord([echo.s(1)], total.s()).delay().get(timeout=30)
+    began = clock()
+    with app.pipeline():
+        results = [
+            chord([echo.s(number) for number in range(size)], total.s()).delay()
+            for _ in range(count)
+        ]
+    for result in results:
+        if result.get(timeout=240) != size * (size - 1) // 2:
+            raise AssertionError("a body got other values")
     return clocked(began, count)
 
 

@@ -44,6 +44,12 @@ def echo(value: int) -> int:
     return value
 
 
+@app.task
+def total(values: list[int]) -> int:
+    """Add up."""
+    return sum(values)
+
+
 @app.task(ignore_result=True)
 def mark(path: str) -> None:
     """Write down when the stream of tasks came to here."""

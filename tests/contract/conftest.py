@@ -12,24 +12,17 @@ import pytest
 from amqtask import App, Queue
 from amqtask.worker import Node
 from tests.contract.peers import Peer
-from tests.contract.prefixes import DelayPrefixes
-from tests.helpers import aeventually
+from tests.helpers import TIMEOUT, aeventually
+from tests.servers import Names
 
 MakeApp = Callable[..., App]
 Running = Callable[..., AbstractAsyncContextManager[Node]]
 
 
-@pytest.fixture(scope="session")
-def _delay_prefixes() -> Iterator[DelayPrefixes]:
-    prefixes = DelayPrefixes()
-    yield prefixes
-    prefixes.delete()
-
-
 @pytest.fixture
-def delay_prefix(broker: str, _delay_prefixes: DelayPrefixes) -> str:
+def delay_prefix() -> str:
     """Where delayed messages of these tests wait."""
-    return _delay_prefixes.of(broker)
+    return Names().delay_prefix()
 
 
 @pytest.fixture
@@ -73,6 +66,6 @@ def running() -> Running:
 @pytest.fixture
 async def peer(broker: str) -> AsyncIterator[Peer]:
     """A client on aio-pika."""
-    connection = await aio_pika.connect(broker)
+    connection = await aio_pika.connect(broker, timeout=TIMEOUT)
     async with connection:
         yield Peer(await connection.channel())

@@ -267,7 +267,7 @@ async def test_result_that_is_not_wanted(caller: Caller):
 
 async def test_direct_reply_to(broker: str, caller: Caller):
     """A client may use RabbitMQ's direct reply-to instead of a queue."""
-    connection = await aio_pika.connect(broker)
+    connection = await aio_pika.connect(broker, timeout=TIMEOUT)
     async with connection:
         # publisher confirms are not possible with it on every version
         channel = await connection.channel(publisher_confirms=False)

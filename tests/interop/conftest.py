@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from amqtask import App, Queue
-from tests.contract.prefixes import DelayPrefixes
 from tests.interop.sides import CeleryWorker, CeleryWorkers
 from tests.servers import Names
 
 MakeApp = Callable[..., App]
-
-
-@pytest.fixture(scope="session")
-def _delay_prefixes() -> Iterator[DelayPrefixes]:
-    prefixes = DelayPrefixes()
-    yield prefixes
-    prefixes.delete()
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +29,14 @@ def celery_worker(broker: str, _celery_workers: CeleryWorkers) -> CeleryWorker:
 
 
 @pytest.fixture
-def make_app(broker: str, _delay_prefixes: DelayPrefixes) -> Iterator[MakeApp]:
+def make_app(broker: str) -> Iterator[MakeApp]:
     """Makes an amqtask app with one queue, by default one that suits Celery."""
     made: list[App] = []
 
     def make(queue: str | Queue, **settings: Any) -> App:
         if isinstance(queue, str):
             queue = Queue(queue, type="classic", exchange="", dead_letter=False)
-        said = {"backend": "rpc://", "delay_prefix": _delay_prefixes.of(broker), **settings}
+        said = {"backend": "rpc://", "delay_prefix": Names().delay_prefix(), **settings}
         app = App(
             "interop", broker=broker, queues=[queue], default_queue=queue.name, environ={}, **said
         )

@@ -19,6 +19,7 @@ import pika.exceptions
 import pytest
 
 from amqtask import App
+from amqtask.testing import servers
 from amqtask.worker import Node
 from tests.helpers import eventually
 from tests.servers import Names
@@ -81,7 +82,8 @@ class CeleryWorkers:
         for worker, names in self._workers.values():
             if worker.process.poll() is None:
                 os.killpg(worker.process.pid, signal.SIGKILL)
-            worker.process.wait()
+            with worker.process:  # closes its input
+                worker.process.wait()
             worker.output.unlink()
             names.delete(worker.url)
 
@@ -91,6 +93,8 @@ def _start(url: str, names: Names) -> CeleryWorker:
     with tempfile.NamedTemporaryFile(prefix="amqtask-celery-", delete=False) as output:
         process = subprocess.Popen(
             [
+                # so that it ends with the tests, also when these are killed
+                *(sys.executable, "-c", servers._GUARD),
                 *(sys.executable, "-m", "celery", "-A", "tests.interop.celery_app", "worker"),
                 *("--pool", "threads", "--concurrency", "2", "--loglevel", "info"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
@@ -102,7 +106,7 @@ def _start(url: str, names: Names) -> CeleryWorker:
                 "INTEROP_QUEUE": queue,
                 "INTEROP_EVENTS": names.exchange("celeryev"),
             },
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

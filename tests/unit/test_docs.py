@@ -56,7 +56,10 @@ def test_every_setting_is_in_the_reference() -> None:
 def test_every_test_variable_is_in_the_reference() -> None:
     """The variables that tests find their servers by are documented."""
     text = page("docs/reference/configuration.md")
-    for name in ("rabbitmq", "rabbitmq4", "redis", "memcached", "postgresql", "mysql"):
+    for name in (
+        *("rabbitmq", "rabbitmq4", "redis", "memcached", "postgresql", "mysql"),
+        *("mongodb", "valkey", "cassandra", "couchbase"),
+    ):
         variable = re.findall(r"set (\w+),", servers.missing(name))[0]
         assert f"`{variable}`" in text
 

@@ -18,7 +18,15 @@ from amqtask.message import encode_exception
 from amqtask.message.republish import exception_text
 from amqtask.message.serializers import JSON
 from amqtask.message.text import brief, cut
-from amqtask.worker.outcome import Again, Done, Failed, Ignored, Outcome, Returned
+from amqtask.worker.outcome import (
+    Again,
+    Done,
+    Failed,
+    Ignored,
+    Outcome,
+    Replaced,
+    Returned,
+)
 
 _TEXT = 20_000
 
@@ -55,20 +63,31 @@ class Carried:
     Attributes:
         memory: Bytes of memory that the runner has.
         children: Calls that its code sent, as results name them.
+        added: Members that it adds to its chord.
     """
 
     outcome: Outcome | Unserialisable
     memory: int
     children: Sequence[Any] = ()
+    added: Sequence[dict[str, Any]] = ()
 
 
-def pack(outcome: Outcome, *, wanted: bool, memory: int, children: Sequence[Any] = ()) -> bytes:
+def pack(
+    outcome: Outcome,
+    *,
+    wanted: bool,
+    memory: int,
+    children: Sequence[Any] = (),
+    added: Sequence[dict[str, Any]] = (),
+) -> bytes:
     """Return an outcome as bytes; see `Carried`.
 
     Args:
         wanted: False leaves a value out, as nobody asks for it.
     """
     document: dict[str, Any] = {"memory": memory, "children": children if wanted else ()}
+    if added:
+        document["added"] = added
     match outcome:
         case Done(value):
             try:
@@ -81,6 +100,11 @@ def pack(outcome: Outcome, *, wanted: bool, memory: int, children: Sequence[Any]
             document["failed"] = [_packed(error), reason, traceback]
         case Ignored():
             document["ignored"] = True
+        case Replaced(signature):
+            try:
+                return JSON.dumps({**document, "replaced": signature})
+            except EncodeError as error:  # an argument of one of its steps
+                document["failed"] = [_packed(error), "unsendable", None]
         case Returned():
             document["returned"] = True
         case _:
@@ -96,7 +120,12 @@ def unpack(data: bytes) -> Carried:
     """
     try:
         document = JSON.loads(data)
-        return Carried(_outcome(document), int(document["memory"]), list(document["children"]))
+        return Carried(
+            _outcome(document),
+            int(document["memory"]),
+            list(document["children"]),
+            list(document.get("added", ())),
+        )
     except (MalformedMessage, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"a runner sent what is no outcome: {error!r}") from error
 
@@ -114,6 +143,8 @@ def _outcome(document: dict[str, Any]) -> Outcome | Unserialisable:
             return Failed(_unpacked(error), reason, traceback)
         case {"ignored": True}:
             return Ignored()
+        case {"replaced": dict(signature)}:
+            return Replaced(signature)
         case {"returned": True}:
             return Returned()
     raise ValueError(f"a runner sent an outcome of {sorted(document)}")

@@ -44,6 +44,7 @@ from amqtask.worker.pools import carry, frames
 from amqtask.worker.pools.frames import NUMBER_BYTES, Kind
 from amqtask.worker.pools.loop import Driver
 from amqtask.worker.pools.signals import POKE, STACKS
+from amqtask.workflow.advance import heard
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,7 @@ class Desk:
                 max_decoded_size=self._max_decoded_size,
                 timezone=self._timezone,
             )
+            call = heard(call)
             task = self._app.tasks[call.task]
             policy = policy_of(task, call)
         except MessageError as unfit:  # this process has another app than its node
@@ -150,7 +152,9 @@ class Desk:
             if error is None
             else conclude(error, call, policy, soft, time.time(), random.random)
         )
-        return carry.pack(outcome, wanted=wanted, memory=memory(), children=trail.children)
+        return carry.pack(
+            outcome, wanted=wanted, memory=memory(), children=trail.children, added=trail.added
+        )
 
     def interrupt(self, kind: Kind, number: int) -> None:
         """Raise what ``kind`` stands for in the call of that number."""

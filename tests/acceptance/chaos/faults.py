@@ -7,6 +7,7 @@ flight, and how many; a fault that may not cost any returns nothing, and so expl
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import time
@@ -386,13 +387,24 @@ def other_password(site: Site, rng: random.Random) -> Harm:
     """Connections are closed while the password is another one: refused, and yet not given up."""
     harm = _everyone("broker.password", site)
     _password(site, "another")
-    for node in _nodes(site):
-        node.evaluate(_CLOSE)
-    time.sleep(rng.uniform(2.0, 4.0))
-    _password(site, "guest")
+    try:
+        for node in _nodes(site):
+            node.evaluate(_CLOSE)
+        time.sleep(rng.uniform(2.0, 4.0))
+    finally:
+        _password(site, "guest")
     return harm
 
 
 def _password(site: Site, word: str) -> None:
+    """Change it in all nodes; one that has just booted may need another try."""
     change = "rabbit_auth_backend_internal:change_password"
-    _nodes(site)[0].evaluate(f'{change}(<<"guest">>, <<"{word}">>, <<"chaos">>).')
+    refusals = []
+    for node in itertools.islice(itertools.cycle(_nodes(site)), 9):
+        try:
+            node.evaluate(f'{change}(<<"guest">>, <<"{word}">>, <<"chaos">>).')
+            return
+        except AssertionError as error:
+            refusals.append(str(error))
+            time.sleep(1.0)
+    raise AssertionError("; ".join(refusals))

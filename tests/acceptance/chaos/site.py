@@ -51,13 +51,28 @@ LOOK = 0.2
 SAMPLE = 1.0
 
 #: What quorum queues hold of messages that are on their way to a dead-letter exchange.
-_DISCARDED = """
+_HOLDERS = """
     Of = fun(Q) ->
         {ok, {_, O}, _} = ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:overview/1),
-        maps:get(num_discarded, O, 0) + maps:get(num_discard_checked_out, O, 0)
+        Count = maps:get(num_discarded, O, 0) + maps:get(num_discard_checked_out, O, 0),
+        {rabbit_misc:rs(amqqueue:get_name(Q)), amqqueue:get_pid(Q), Count}
     end,
-    lists:sum([Of(Q) || Q <- rabbit_amqqueue:list(), amqqueue:is_quorum(Q)]).
+    Held = [Each || {_, _, Count} = Each <- [Of(Q) || Q <- rabbit_amqqueue:list(),
+        amqqueue:is_quorum(Q)], Count > 0],
 """
+_DISCARDED = _HOLDERS + "lists:sum([Count || {_, _, Count} <- Held])."
+_HELD = _HOLDERS + "Held."
+#: A new leader has a new dead-letter worker.
+_MOVE = (
+    _HOLDERS
+    + """
+    Move = fun(Pid) ->
+        {ok, Members, Leader} = ra:members(Pid),
+        ra:transfer_leadership(Leader, hd(Members -- [Leader]))
+    end,
+    [Move(Pid) || {_, Pid, _} <- Held].
+"""
+)
 
 
 class Link:
@@ -279,6 +294,14 @@ class Site:
         if self.cluster is None:
             return 0
         return int(self.cluster.nodes[0].evaluate(_DISCARDED))
+
+    def move(self) -> str:
+        """Have another node lead the queues that hold those dead letters; return which do."""
+        if self.cluster is None:
+            return ""
+        held = self.cluster.nodes[0].evaluate(_HELD)
+        self.cluster.nodes[0].evaluate(_MOVE)
+        return held
 
     def close(self) -> None:
         """End whatever still runs."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from amqtask.worker.template import NAME as TEMPLATE
+
 ROOT = Path(__file__).parents[3]
 #: Seconds that a worker has to end in good order: its longest task, with room for a loaded machine.
 STOP_TIMEOUT = 60.0
@@ -174,6 +176,7 @@ class Worker:
 def _children(pid: int) -> list[psutil.Process]:
     try:
         found: list[psutil.Process] = psutil.Process(pid).children()
+        found = [process for process in found if process.name() != TEMPLATE]
     except psutil.NoSuchProcess:
         return []
     return sorted(found, key=lambda process: (process.create_time(), process.pid))

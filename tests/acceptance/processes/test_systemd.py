@@ -41,7 +41,7 @@ def test_from_start_to_stop(workshop: Workshop, tmp_path: Path) -> None:
 
         worker = workshop.worker(NOTIFY_SOCKET=address, WATCHDOG_USEC="4000000")
         eventually(lambda: hears("READY=1"), timeout=60)
-        assert "worker.ready" in worker.output
+        worker.wait_for("worker.ready")
         assert "STATUS=1 of 1 processes consume" in heard
         eventually(lambda: hears("WATCHDOG=1"), timeout=60)
         sent = workshop.python("-c", "from tasks import *; environment.delay()")

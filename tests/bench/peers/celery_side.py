@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chord
 
 from tests.bench import work
 from tests.bench.peers import said
@@ -55,6 +56,12 @@ def note(sent: float, path: str) -> None:
 def echo(value: int) -> int:
     """Answer."""
     return value
+
+
+@app.task
+def total(values: list[int]) -> int:
+    """Add up."""
+    return sum(values)
 
 
 @app.task
@@ -143,6 +150,20 @@ def in_flight(count: int) -> dict[str, Any]:
     return clocked(began, count)
 
 
+def chords(count: int, size: int) -> dict[str, Any]:
+    """Send chords, then wait for all results."""
+    chord([echo.s(1)], total.s()).delay().get(timeout=240)
+    began = clock()
+    results = [
+        chord([echo.s(number) for number in range(size)], total.s()).delay() for _ in range(count)
+    ]
+    for result in results:
+        if result.get(timeout=240) != size * (size - 1) // 2:
+            raise AssertionError("a body got other values")
+    return clocked(began, count)
+
+
 def finish() -> None:
     """Disconnect."""
+    gc.collect()  # results unsubscribe when they go, which is too late at the very end
     app.close()

@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pymongo
 import pytest
 import redis
 import sqlalchemy as sa
+from cassandra.cluster import Cluster
+
+from tests.contract.backends.cassandra_double import Cassandra
+from tests.contract.backends.couchbase_double import Couchbase
 
 #: Starts the keys of these tests in servers that others use, too.
 PREFIX = f"test-{uuid.uuid4().hex[:8]}"
@@ -48,6 +53,50 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @contextmanager
+def valkey(request: pytest.FixtureRequest) -> Iterator[str]:
+    url = request.getfixturevalue("valkey").url
+    yield url
+    client: Any = redis.Redis.from_url(url.replace("valkey", "redis", 1))
+    for key in client.scan_iter(f"{PREFIX}*", count=1000):
+        client.delete(key)
+    client.close()
+
+
+@contextmanager
+def cassandra(request: pytest.FixtureRequest) -> Iterator[str]:
+    url = urlsplit(request.getfixturevalue("cassandra").url)
+    name = f"amqtask_test_{uuid.uuid4().hex[:8]}"
+    cluster = Cluster([(url.hostname, url.port or 9042)])
+    session = cluster.connect()
+    session.execute(
+        f"CREATE KEYSPACE {name} WITH replication = "
+        "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+    )
+    try:
+        yield urlunsplit(url._replace(path=f"/{name}"))
+    finally:
+        session.execute(f"DROP KEYSPACE {name}")
+        cluster.shutdown()
+
+
+@contextmanager
+def cassandra_double(request: pytest.FixtureRequest) -> Iterator[str]:
+    with Cassandra().running() as server:
+        yield f"cassandra://127.0.0.1:{server.port}/celery"
+
+
+@contextmanager
+def couchbase(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield request.getfixturevalue("couchbase").url
+
+
+@contextmanager
+def couchbase_double(request: pytest.FixtureRequest) -> Iterator[str]:
+    with Couchbase("results", "ada", "love").running() as server:
+        yield f"couchbase://ada:love@127.0.0.1:{server.port}/results"
+
+
+@contextmanager
 def memcached(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.getfixturevalue("memcached").url
 
@@ -70,18 +119,18 @@ def keyvalue(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @contextmanager
 def postgresql(request: pytest.FixtureRequest) -> Iterator[str]:
-    with _database(request.getfixturevalue("postgresql").url, "postgresql+psycopg") as url:
+    with database(request.getfixturevalue("postgresql").url, "postgresql+psycopg") as url:
         yield url
 
 
 @contextmanager
 def mysql(request: pytest.FixtureRequest) -> Iterator[str]:
-    with _database(request.getfixturevalue("mysql").url, "mysql+pymysql") as url:
+    with database(request.getfixturevalue("mysql").url, "mysql+pymysql") as url:
         yield url
 
 
 @contextmanager
-def _database(url: str, driver: str) -> Iterator[str]:
+def database(url: str, driver: str) -> Iterator[str]:
     """Make a database for these tests on a server that others use, too."""
     name = f"amqtask_test_{uuid.uuid4().hex[:8]}"
     server = sa.make_url(url).set(drivername=driver)
@@ -108,6 +157,11 @@ STORED: dict[str, Place] = {
     "mysql": mysql,
     "memcached": memcached,
     "mongodb": mongodb,
+    "valkey": valkey,
+    "cassandra": cassandra,
+    "cassandra double": cassandra_double,
+    "couchbase": couchbase,
+    "couchbase double": couchbase_double,
     "kv+disk": keyvalue,
 }
 #: Backends whose outcomes are messages, by scheme.

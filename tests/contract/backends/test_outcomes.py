@@ -5,18 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pika
+import pika.exceptions
 import pytest
 
 from amqtask import AsyncResult, Progress, ResultTimeout, ResultTooLarge, as_completed
 from amqtask.errors import EncodeError
 from amqtask.message.results import encode_exception
-from tests.contract.backends.conftest import Ends
+from amqtask.testing import Server
+from tests.contract.backends.conftest import Ends, MakeApp
 from tests.helpers import TIMEOUT, aeventually, eventually
+from tests.servers import Names
+
+
+def our_threads() -> int:
+    """Return how many threads of the library there are."""
+    return len([each for each in threading.enumerate() if each.name.startswith("amqtask")])
+
 
 VALUES = [
     None,
@@ -127,7 +138,7 @@ async def test_watching_without_blocking(ends: Ends):
 def test_a_thousand_waiters_have_one_reader(ends: Ends):
     """However many wait, threads and coroutines, one thread of the process reads for them."""
     results = [ends.call() for _ in range(100)]
-    before = threading.active_count()
+    before = our_threads()
     got: list[Any] = []
     async_got: list[Any] = []
 
@@ -143,7 +154,7 @@ def test_a_thousand_waiters_have_one_reader(ends: Ends):
     for thread in threads:
         thread.start()
     eventually(lambda: all(len(result._need()._callbacks) == 10 for result in results))
-    ours = threading.active_count() - before - len(threads)
+    ours = our_threads() - before  # a driver has threads of its own, as many as it likes
     for wait in [ends.begin(result, value=number) for number, result in enumerate(results)]:
         wait()
     for thread in threads:
@@ -233,6 +244,20 @@ def test_nothing_is_left_after_close(ends: Ends):
     again = ends.call()
     ends.save(again, value=2)
     assert again.get(TIMEOUT) == 2
+
+
+def test_no_queue_is_left_after_close(open_app: MakeApp, rabbitmq: Server, names: Names):
+    """The queue for replies goes with the app; rpc+direct:// has none."""
+    queue = names.queue()
+    app = open_app("rpc://", broker=rabbitmq.url, queues=[queue])
+    app.send_task("t.task", queue=queue)
+    assert app.backend is not None
+    address = app.backend.reply_to()
+    with closing(pika.BlockingConnection(pika.URLParameters(rabbitmq.url))) as connection:
+        connection.channel().queue_declare(address, passive=True)
+        app.close()
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+            connection.channel().queue_declare(address, passive=True)
 
 
 def test_a_forked_child_has_connections_of_its_own(ends: Ends):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
@@ -80,7 +81,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("dbm", "own_backend_example:DbmStore", opening.ENTRY_POINTS),
         EntryPoint("broken", "own_backend_example:NoSuchThing", opening.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(opening, "entry_points", lambda group: EntryPoints(points))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: EntryPoints(points))
 
 
 @pytest.mark.parametrize("holds", CONTRACT, ids=lambda test: test.__name__.removeprefix("test_"))

@@ -18,6 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from amqtask.testing.servers import Server
 from tests.contract.broker.differences import Difference
 from tests.contract.broker.wire import Wire
+from tests.helpers import TIMEOUT
 from tests.servers import Names
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ def wire(dial: Callable[[], Wire]) -> Wire:
 @pytest.fixture
 async def aconnection(url: str, names: Names) -> AsyncIterator[AbstractConnection]:
     """A connection of aio-pika."""
-    connection = await aio_pika.connect(url)
+    connection = await aio_pika.connect(url, timeout=TIMEOUT)
     async with connection:
         yield connection
 

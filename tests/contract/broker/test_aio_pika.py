@@ -23,6 +23,7 @@ from aiormq.exceptions import (
 from pamqp.common import FieldTable
 
 from tests.contract.broker.aclients import drain, fetch, publish
+from tests.helpers import TIMEOUT
 
 KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 
@@ -116,7 +117,7 @@ async def test_reserved_name(achannel):
 async def test_exclusive_queue_of_another(url, achannel, names):
     name = names.queue()
     await achannel.declare_queue(name, exclusive=True)
-    async with await aio_pika.connect(url) as other:
+    async with await aio_pika.connect(url, timeout=TIMEOUT) as other:
         channel = await other.channel()
         with pytest.raises(ChannelLockedResource, match="RESOURCE_LOCKED"):
             await channel.declare_queue(name, exclusive=True)

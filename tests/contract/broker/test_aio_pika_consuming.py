@@ -239,7 +239,7 @@ async def test_rpc_pattern(rpc, names):
 
 async def test_robust_connection(url, names):
     """The kind that restores itself works the same while nothing breaks."""
-    async with await aio_pika.connect_robust(url) as connection:
+    async with await aio_pika.connect_robust(url, timeout=TIMEOUT) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(names.queue(), exclusive=True)
         inbox = await Inbox.of(queue, no_ack=True)

@@ -13,6 +13,7 @@ from pamqp import commands, header, heartbeat
 from yarl import URL
 
 from tests.contract.broker.wire import Gone, Refused, Wire
+from tests.helpers import TIMEOUT
 
 REFUSED_LOGIN = Refused(
     "connection",
@@ -195,4 +196,4 @@ def test_pika_learns_of_an_unknown_vhost(url):
 
 async def test_aio_pika_learns_of_a_wrong_password(url):
     with pytest.raises(aiormq.exceptions.ProbableAuthenticationError, match="Login was refused"):
-        await aio_pika.connect(URL(url).with_password("wrong"))
+        await aio_pika.connect(URL(url).with_password("wrong"), timeout=TIMEOUT)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from amqtask import App, Queue
-from tests.contract.prefixes import DelayPrefixes
 from tests.integration.worker.inprocess import Line, Worker, line_to
 from tests.servers import Names
 
@@ -16,17 +15,10 @@ MakeApp = Callable[..., App]
 Running = Callable[..., Worker]
 
 
-@pytest.fixture(scope="session")
-def _delay_prefixes() -> Iterator[DelayPrefixes]:
-    prefixes = DelayPrefixes()
-    yield prefixes
-    prefixes.delete()
-
-
 @pytest.fixture
-def delay_prefix(broker: str, _delay_prefixes: DelayPrefixes) -> str:
+def delay_prefix() -> str:
     """Where delayed messages of these tests wait."""
-    return _delay_prefixes.of(broker)
+    return Names().delay_prefix()
 
 
 @pytest.fixture

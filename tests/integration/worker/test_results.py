@@ -66,15 +66,18 @@ def add_tasks(app: App) -> None:
 
     @app.task(name="waits")
     def waits(allowed: bool) -> Any:
-        child = app.send_task("add", (1, 2))
         if allowed:
             with allow_waiting():
-                return child.get(TIMEOUT)
-        return child.get(TIMEOUT)
+                return app.send_task("add", (1, 2)).get(TIMEOUT)
+        return later().get(TIMEOUT)
 
     @app.task(name="awaits")
     async def awaits() -> Any:
-        return await app.send_task("add", (1, 2))
+        return await later()
+
+    def later() -> AsyncResult[Any]:
+        # what is ready already is had without a wait
+        return app.send_task("add", (1, 2), countdown=3600)
 
 
 def call(app: App, name: str, *args: Any) -> AsyncResult[Any]:

@@ -31,6 +31,8 @@ def opened(url: str) -> object:
         ("memcached://one:11211,two:11211", "MemcachedStore"),
         ("cache+memcached://localhost:11211/", "MemcachedStore"),
         ("mongodb://localhost/shop", "MongoStore"),
+        ("cassandra://one,two:9042/shop?table=results", "CassandraStore"),
+        ("couchbases://ada:love@one,two/shop?durability=majority", "CouchbaseStore"),
         ("kv+memory://", "KeyValueStore"),
     ],
 )
@@ -57,6 +59,16 @@ def test_messages_by_their_scheme() -> None:
         ("memcached://", "names no server", "memcached://127"),
         ("memcached://host:x", "names no server", "memcached://127"),
         ("db+sqlite://", "a SQLite backend in memory", "db+sqlite:////"),
+        ("cassandra://:9042/shop", "it names no server", "cassandra://user"),
+        ("cassandra://host:x/shop", "port 'x' is no number", "cassandra://user"),
+        ("cassandra://host/a-b", "keyspace 'a-b' is no name", "cassandra://user"),
+        ("cassandra://host/shop?table=x;", "table 'x;' is no name", "cassandra://user"),
+        ("cassandra://host/shop?tabel=x", "no option 'tabel', did you mean 'table'", "?table="),
+        ("cassandra://host/shop?tables=maybe", "tables='maybe' is none of", "?table="),
+        ("cassandra://host/shop?read_consistency=ALOT", "no consistency 'ALOT'", "?table="),
+        ("couchbase://host/shop", "it names no user", "couchbase://user"),
+        ("couchbase:///shop", "it names no server", "couchbase://user"),
+        ("couchbase://a:b@host/shop?durability=most", "no durability 'most'", "MAJORITY"),
         ("db+postgresql://x/y?tables=maybe", "tables=maybe in the backend URL", ""),
         ("db+nosuchdb://x/y", "nosuchdb", ""),
         ("kv+dynamo://x", "no backend kv+dynamo://, did you mean 'dynamodb'?", "kv+s3://"),
@@ -77,6 +89,8 @@ def test_a_url_that_is_wrong(url: str, text: str, hint: str) -> None:
         ("db+sqlite:////tmp/x", "sqlalchemy", "sql"),
         ("memcached://x", "pymemcache", "memcached"),
         ("mongodb://x", "pymongo", "mongodb"),
+        ("cassandra://x", "cassandra", "cassandra"),
+        ("couchbase://x", "couchbase", "couchbase"),
         ("kv+memory://", "key_value", "kv"),
     ],
 )
@@ -84,7 +98,7 @@ def test_a_driver_that_is_not_installed(
     url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the extra that brings it."""
-    ours = ("redis", "sql", "tables", "memcached", "mongodb", "keyvalue")
+    ours = ("redis", "sql", "tables", "memcached", "mongodb", "cassandra", "couchbase", "keyvalue")
     gone = [f"amqtask.backends.{name}" for name in ours]
     for name in list(sys.modules):
         if name in gone or name.partition(".")[0] == module:

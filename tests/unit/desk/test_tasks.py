@@ -203,7 +203,7 @@ def test_the_context_is_no_argument(desk: tuple[App, Recorder]) -> None:
     def bound(self: Context, a: int) -> int:
         return a
 
-    assert str(bound.signature) == "(a: 'int') -> 'int'"
+    assert str(bound.parameters) == "(a: 'int') -> 'int'"
     bound.delay(1)
     assert _body(sent) == [[1], {}]
     with pytest.raises(ArgumentsError, match="too many positional arguments"):

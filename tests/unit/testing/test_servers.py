@@ -218,7 +218,11 @@ def test_rabbitmq4_is_not_an_older_one(running: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["rabbitmq", "rabbitmq4", "redis", "memcached", "postgresql", "mysql"]
+    "name",
+    [
+        *("rabbitmq", "rabbitmq4", "redis", "memcached", "postgresql", "mysql"),
+        *("mongodb", "valkey", "cassandra", "couchbase"),
+    ],
 )
 @pytest.mark.usefixtures("running")
 def test_nothing_is_found_where_nothing_runs(name: str) -> None:
@@ -280,7 +284,8 @@ def test_an_unknown_name_is_an_error_with_a_near_one(ask: object) -> None:
 
     assert str(caught.value) == "unknown server 'rabitmq', did you mean 'rabbitmq'?"
     assert caught.value.hint == (
-        "known servers: rabbitmq, rabbitmq4, redis, memcached, postgresql, mysql, mongodb"
+        "known servers: rabbitmq, rabbitmq4, redis, memcached, postgresql, mysql, mongodb, "
+        "valkey, cassandra, couchbase"
     )
 
 

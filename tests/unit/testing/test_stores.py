@@ -53,9 +53,29 @@ def test_mysql_greets() -> None:
     assert stores.probe_mysql(stream, urlsplit("mysql://x")) == "10.11.6-MariaDB"
 
 
+def test_cassandra_says_what_it_supports() -> None:
+    """It is asked before a login."""
+    stream, sent = wire(b"\x84\0\0\0\x06\0\0\0\x02\0\0")
+    assert stores.probe_cassandra(stream, urlsplit("cassandra://x")) == ""
+    assert sent.getvalue() == b"\x04\0\0\0\x05\0\0\0\0"
+
+
+def test_couchbase_says_how_to_log_in() -> None:
+    """It is asked before a login."""
+    stream, sent = wire(b"\x81\x20" + b"\0" * 22)
+    assert stores.probe_couchbase(stream, urlsplit("couchbase://x")) == ""
+    assert sent.getvalue() == b"\x80\x20" + b"\0" * 22
+
+
 @pytest.mark.parametrize(
     ("probe", "said", "error"),
     [
+        (stores.probe_cassandra, b"HTTP/1.1 400", "it does not speak Cassandra's protocol"),
+        (
+            stores.probe_couchbase,
+            b"\x81\x20" + b"\0" * 4 + b"\0\x81" + b"\0" * 16,
+            "it does not speak Couchbase's key-value protocol",
+        ),
         (stores.probe_memcached, b"ERROR\r\n", "it does not speak memcached's protocol"),
         (stores.probe_postgresql, b"HTTP/1.1", "it does not speak PostgreSQL's protocol"),
         (stores.probe_postgresql, b"", "it does not speak PostgreSQL's protocol"),

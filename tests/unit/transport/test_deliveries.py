@@ -122,9 +122,11 @@ def test_a_damaged_delivery_is_not_read(data: st.DataObject) -> None:
     whole[at] = data.draw(st.integers(0, 255))
     got: list[Got] = []
     end = read(bytes(whole), 0, {CHANNEL: lambda *each: got.append(cast(Got, each))})
-    assert end in (0, len(whole))
+    assert bool(got) == bool(end)
     if got:
-        assert got == _by_pika(bytes(whole))
+        # where the header says now that no body follows, the body's frame is left over
+        assert end == len(whole) or got[0][4].body == b""
+        assert got == _by_pika(bytes(whole[:end]))
 
 
 def test_the_protocol_header_is_pikas() -> None:

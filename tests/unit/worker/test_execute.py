@@ -21,7 +21,6 @@ from amqtask import (
     RetryPolicy,
     TaskRevoked,
     UnknownTask,
-    UnsupportedMessage,
     current_task,
 )
 from amqtask.policy.retry import RETRY_HEADER
@@ -159,11 +158,6 @@ def test_arguments_that_do_not_fit(bench: Bench, task):
         ({"properties": {"content_type": "text/plain"}}, ContentDisallowed, "content_disallowed"),
         ({"task": "t.other"}, UnknownTask, "unknown_task"),
         ({RETRY_HEADER: "often"}, MalformedMessage, "malformed"),
-        (
-            {"body": b'[[],{},{"chain":[{"task":"t.next"}]}]'},
-            UnsupportedMessage,
-            "unsupported",
-        ),
     ],
 )
 def test_what_cannot_run_is_not_started(bench: Bench, said, error, reason):

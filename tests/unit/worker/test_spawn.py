@@ -35,6 +35,9 @@ class FakeProcess:
     def kill(self) -> None:
         self.end(-9)
 
+    def send_signal(self, number: int, /) -> None:
+        self.end(-number)
+
     def say(self, **fields: Any) -> None:
         self.theirs.sendall(pack(**fields))
 
@@ -55,7 +58,7 @@ class Line:
 
     def __init__(self, process: FakeProcess) -> None:
         self.process = process
-        self.child = ChildProcess(SPEC, 0)
+        self.child = ChildProcess(SPEC, 0, lambda *_: (process, process.ours))
         self.changes = 0
         self.watch = asyncio.create_task(self.child.watch(self._changed))
 
@@ -74,9 +77,8 @@ class Line:
 
 
 @pytest.fixture
-async def line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+async def line() -> AsyncIterator[Line]:
     process = FakeProcess()
-    monkeypatch.setattr(spawn, "_spawn", lambda *_: (process, process.ours))
     made = Line(process)
     yield made
     process.end(0)

@@ -1,0 +1,95 @@
+"""Handles in the order in which their calls end."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from amqtask.backends import Pending
+from amqtask.errors import ResultTimeout
+from amqtask.waiting import no_waiting_in_tasks
+
+if TYPE_CHECKING:
+    from amqtask.result.handle import AsyncResult
+
+R = TypeVar("R")
+
+
+class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
+    """Yield handles in the order in which their calls end: ``for`` and ``async for``.
+
+    Args:
+        results: Handles; each is yielded once.
+        timeout: Seconds for all of them.
+
+    Raises:
+        ResultTimeout: One or more had not ended in time.
+    """
+
+    def __init__(self, results: Iterable[AsyncResult[R]], timeout: float | None = None) -> None:
+        self._results = list(dict.fromkeys(results))
+        self._timeout = timeout
+
+    def __iter__(self) -> Iterator[AsyncResult[R]]:
+        no_waiting_in_tasks(None)
+        ended: queue.SimpleQueue[AsyncResult[R]] = queue.SimpleQueue()
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        callbacks = self._register(ended.put)
+        try:
+            for count in range(len(callbacks)):
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                try:
+                    yield ended.get(timeout=left)
+                except queue.Empty:
+                    raise self._late(count) from None
+        finally:
+            _take_back(callbacks)
+
+    async def __aiter__(self) -> AsyncIterator[AsyncResult[R]]:
+        no_waiting_in_tasks(None)
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Queue[AsyncResult[R]] = asyncio.Queue()
+
+        def put(result: AsyncResult[R]) -> None:
+            loop.call_soon_threadsafe(ended.put_nowait, result)
+
+        deadline = None if self._timeout is None else loop.time() + self._timeout
+        callbacks = self._register(put)
+        try:
+            for count in range(len(callbacks)):
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        result = await ended.get()
+                except TimeoutError:
+                    raise self._late(count) from None
+                yield result
+        finally:
+            _take_back(callbacks)
+
+    def _register(
+        self, put: Callable[[AsyncResult[R]], object]
+    ) -> list[tuple[Pending, Callable[[], object]]]:
+        made: list[tuple[Pending, Callable[[], object]]] = []
+        for result in self._results:
+            pending = result._need()
+
+            def end(result: AsyncResult[R] = result) -> None:
+                put(result)
+
+            pending.on_ready(end)
+            made.append((pending, end))
+        return made
+
+    def _late(self, ended: int) -> ResultTimeout:
+        left = len(self._results) - ended
+        return ResultTimeout(
+            f"{left} of {len(self._results)} results did not come within {self._timeout:g} s"
+        )
+
+
+def _take_back(callbacks: Iterable[tuple[Pending, Callable[[], object]]]) -> None:
+    for pending, callback in callbacks:
+        pending.forget(callback)

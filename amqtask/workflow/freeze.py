@@ -1,0 +1,135 @@
+"""Ids for all of a workflow before anything is sent.
+
+So the handles of all steps are there at once, and a worker that sends what
+follows a call a second time, after a crash, sends the same ids.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from amqtask.message.signature import (
+    Chain,
+    Chord,
+    Document,
+    Group,
+    Node,
+    Step,
+    as_list,
+    dump,
+    parse,
+)
+from amqtask.workflow.shape import normal
+
+#: Namespace of ids that follow from another id.
+_DERIVED = uuid.UUID("6d1c8e5a-3b0a-4c7e-9f53-0f5f6a1d7b42")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the steps of one workflow have in common.
+
+    Attributes:
+        root: Id of the root of the tree; None makes it that of what runs first.
+        defaults: Returns the options of a task, by name, that its calls have of themselves.
+        reply_to: Returns where the outcome of a step goes; ``""`` for nowhere.
+        new_id: Makes ids.
+    """
+
+    root: str | None = None
+    defaults: Callable[[str], Mapping[str, Any]] = lambda _: {}
+    reply_to: Callable[[Step], str] = lambda _: ""
+    new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+
+
+def freeze(node: Node, frame: Frame) -> Node:
+    """Return a signature, in the one form, with all its ids; those it has stay.
+
+    Raises:
+        ConfigurationError: See `normal`; it looks at callbacks too.
+    """
+    if frame.root is not None:
+        return _frozen(node, frame, None)
+    first = first_id(node) or frame.new_id()
+    return _frozen(node, replace(frame, root=first), first)
+
+
+def derived_id(id: str, *what: object) -> str:
+    """Return the id of something that follows from a call; the same each time."""
+    return str(uuid.uuid5(_DERIVED, "/".join((id, *map(str, what)))))
+
+
+def first_id(node: Node) -> str | None:
+    """Return the id of what runs first: a call's, or a group's."""
+    match node:
+        case Chain():
+            return first_id(node.steps[0])
+        case Chord():
+            return first_id(node.header)
+    return node.options.get("task_id")
+
+
+def last_id(node: Node) -> str:
+    """Return the id of what runs last: a call's, or a group's."""
+    match node:
+        case Chain():
+            return last_id(node.steps[-1])
+        case Chord():
+            return last_id(node.body)
+    return str(node.options["task_id"])
+
+
+def leaves(node: Node) -> Iterator[Step]:
+    """Yield every step of a signature in the one form; what follows it by its options too."""
+    match node:
+        case Step():
+            yield node
+            for after in (*as_list(node.options.get("link")), *as_list(node.options.get("chain"))):
+                yield from leaves(normal(parse(after)))
+        case Chain():
+            for step in node.steps:
+                yield from leaves(step)
+        case Group():
+            for member in node.members:
+                yield from leaves(member)
+        case Chord():
+            yield from leaves(node.header)
+            yield from leaves(node.body)
+
+
+def _frozen(node: Node, frame: Frame, first: str | None) -> Node:
+    """Return a node with ids; what runs first gets ``first``, if it has none."""
+    match node:
+        case Step():
+            return _step(node, frame, first)
+        case Chain(steps=(head, *rest)):
+            steps = [_frozen(head, frame, first), *(_frozen(step, frame, None) for step in rest)]
+            return replace(node, steps=tuple(steps))
+        case Group():
+            id_ = node.options.get("task_id") or first or frame.new_id()
+            members = tuple(_frozen(member, frame, None) for member in node.members)
+            return replace(node, members=members, options={"task_id": id_})
+        case Chord():
+            header, body = _frozen(node.header, frame, first), _frozen(node.body, frame, None)
+            assert isinstance(header, Group)
+            return replace(node, header=header, body=body)
+    raise AssertionError(f"{node!r} is no signature")
+
+
+def _step(step: Step, frame: Frame, first: str | None) -> Step:
+    options = {**frame.defaults(step.task), **step.options}
+    if not options.get("task_id"):
+        options["task_id"] = first or frame.new_id()
+    options.setdefault("root_id", frame.root)
+    if "reply_to" not in options and (reply_to := frame.reply_to(step)):
+        options["reply_to"] = reply_to
+    if options.get("link"):
+        options["link"] = [_callback(each, frame) for each in options["link"]]
+    return replace(step, options=options)
+
+
+def _callback(document: Document, frame: Frame) -> Document:
+    return dump(_frozen(normal(parse(document)), frame, None))

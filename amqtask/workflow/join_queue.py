@@ -1,0 +1,327 @@
+"""Chords that RabbitMQ alone joins: a durable queue for each, which its members fill.
+
+    opened --part, part, ...--> full --taken--> body sent, confirmed --> deleted
+       |                          ^               `--a member failed: body failed, let go
+       |                          '--the member, sent back, ended well: as if it had never failed
+       `--nothing came for join_expires: a worker gives it up, body failed --> deleted
+
+A queue is made before the first member is sent, and deleted after the body is
+safe. So a member that comes too late, or twice, finds no queue, and the chord
+does not begin again: its part comes back from the broker, and is left.
+
+Each member has its part confirmed and then counts what is in the queue; who
+counts enough takes it all. Two may do so, but the broker gives a queue to one,
+and the other one waits, with its delivery unacked, until the queue is gone or
+its own. A worker that dies leaves the queue as it was, and its delivery to
+another one, which counts again. So somebody with a delivery in hand always
+looks at a full queue, and nothing has to be polled.
+
+The first message in the queue is its alarm: a task message that the broker
+moves to a worker's queue when ``join_expires`` has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from amqtask.clock import wall
+from amqtask.errors import (
+    BackendError,
+    ConnectionLost,
+    EncodeError,
+    PublishTimeout,
+    Unroutable,
+)
+from amqtask.message import encode
+from amqtask.message.model import Call, Embed, Message
+from amqtask.transport import Publication, Requirement
+from amqtask.transport.backoff import Backoff
+from amqtask.transport.taking import Desk, Gone, Hold, Taken
+from amqtask.workflow.join_parts import EXPIRE, Gathered, abandoned, dump, gather, keep, load
+from amqtask.workflow.join_work import LoopWork, called, conclude, fail
+from amqtask.workflow.ports import Done, Follow, Opening, Part
+
+if TYPE_CHECKING:
+    from amqtask.app import App
+
+log = logging.getLogger("amqtask.chord")
+
+#: Start of the queues' names.
+PREFIX = "amqtask.join."
+#: Chords that one process joins at the same time.
+_TAKES = 8
+#: What a part, and the note that the body has failed, say they are.
+_PART, _FAILED = "amqtask.join.part", "amqtask.join.failed"
+#: Seconds that an untouched queue outlives its alarm, and what RabbitMQ takes at most for both.
+_RESERVE, _LONGEST = 7 * 24 * 3600.0, 4_294_967.0
+
+
+class QueueJoins:
+    """Joins chords by queues.
+
+    Args:
+        app: Its connections and settings.
+
+    Threads: `open` and `part` from any thread; all else runs on the I/O loop.
+    Fork: a child goes on with connections of its own.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._transport = app.transport
+        self._wait = min(app.settings.join_expires, _LONGEST - _RESERVE)
+        self._desk: Desk | None = None
+        self._opener: Desk | None = None
+        self._takes: asyncio.Semaphore
+        self._work = LoopWork()
+
+    # -- what is asked of it ----------------------------------------------------------
+
+    def open(self, opening: Opening, done: Done) -> None:
+        """See `Joins.open`: makes the queue and sets its alarm."""
+        self._work.run(self._transport.io, partial(self._open, opening), done)
+
+    def part(self, part: Part, follow: Follow, done: Done, ours: Callable[[], bool]) -> None:
+        """See `Joins.part`.
+
+        Delivery: a crash before ``done`` repeats the part, which then counts once.
+        """
+        if part.size is None:
+            done(_unjoinable(part))
+            return
+        if part.task == EXPIRE:
+            work = partial(self._expire, part, follow, ours)
+            self._work.run(self._transport.io, work, done)
+            return
+        try:
+            body = dump(keep(part))
+        except EncodeError as error:
+            done(error)
+            return
+        kept = partial(self._kept, part, follow, done, ours)
+        self._publish(part.group_id, _message(body, part.id, _PART), kept)
+
+    def _kept(
+        self,
+        part: Part,
+        follow: Follow,
+        done: Done,
+        ours: Callable[[], bool],
+        error: Exception | None,
+    ) -> None:
+        if error is None:
+            work = partial(self._look, part, follow, ours)
+            self._work.run(self._transport.io, work, done)
+        elif isinstance(error, Unroutable):
+            log.info(
+                "chord.over group=%s id=%s: it was joined or given up before, this part is left",
+                part.group_id,
+                part.id,
+            )
+            done(None)
+        else:
+            done(error)
+
+    # -- opening ----------------------------------------------------------------------
+
+    async def _open(self, opening: Opening) -> None:
+        queue, target = PREFIX + opening.group_id, self._target(opening.body)
+        timeout = self._app.settings.publish_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._opening.make(queue, _arguments(target, self._wait))
+        except TimeoutError:
+            raise PublishTimeout(
+                f"the queue of chord {opening.group_id} was not made in {timeout:g} s, so nothing "
+                "of the chord was sent",
+                hint="see whether the broker is there and takes messages",
+            ) from None
+        alarm = self._alarm(opening.group_id, opening.size, opening.body, self._wait)
+        # where the broker puts the alarm, which nobody would hear otherwise
+        needs = (self._app.sender.queue_requirement(self._app.queue(target)),)
+        await self._published(opening.group_id, alarm, needs, timeout)
+
+    def _target(self, body: dict[str, Any]) -> str:
+        """Return the queue whose workers hear the alarm: where the body is to run, if it says so."""
+        queue = (body.get("options") or {}).get("queue")
+        return queue if isinstance(queue, str) and queue else self._app.settings.default_queue
+
+    def _alarm(
+        self, group_id: str, size: int, body: dict[str, Any], wait: float, reply_to: str = ""
+    ) -> Message:
+        options = body.get("options") or {}
+        call = Call(
+            EXPIRE,
+            f"{group_id}-alarm",
+            embed=Embed(chord={**body, "chord_size": size}),
+            group=group_id,
+            root_id=options.get("root_id"),
+            reply_to=options.get("reply_to") or reply_to,
+            ignore_result=True,
+        )
+        return encode(call, ttl_ms=round(wait * 1000))
+
+    # -- counting ---------------------------------------------------------------------
+
+    async def _look(self, part: Part, follow: Follow, ours: Callable[[], bool]) -> None:
+        """Take the queue if it is full; return once nothing is left to do for this part."""
+        assert part.size is not None
+        backoff = _backoff()
+        while True:
+            try:
+                there = await self._counting.count(PREFIX + part.group_id)
+                # the alarm is one more; while somebody has it, what is counted is not all
+                if there.consumers or there.ready > part.size:
+                    await self._take(part, partial(self._join, follow=follow))
+                return
+            except Gone:
+                return
+            except Taken:
+                # whoever has it may die, or find that a part came twice and let go
+                await asyncio.sleep(backoff.next())
+            _check(ours, part)
+
+    async def _expire(self, part: Part, follow: Follow, ours: Callable[[], bool]) -> None:
+        """Do what an alarm asks for: join, wait on, or give up."""
+        backoff = _backoff()
+        while True:
+            try:
+                await self._take(part, partial(self._give_up, follow=follow))
+                return
+            except Gone:
+                return  # joined meanwhile
+            except Taken:
+                await asyncio.sleep(backoff.next())
+            _check(ours, part)
+
+    @property
+    def _opening(self) -> Desk:
+        # a client that waits for no results has this connection only
+        link = self._transport.link("publish")
+        if self._opener is None or self._opener.link is not link:
+            self._opener = Desk(link)
+        return self._opener
+
+    @property
+    def _counting(self) -> Desk:
+        # never the connection that publishes: an alarm of the broker would block it
+        link = self._transport.link("consume")
+        if self._desk is None or self._desk.link is not link:
+            self._desk, self._takes = Desk(link), asyncio.Semaphore(_TAKES)
+        return self._desk
+
+    async def _take(self, part: Part, decide: Callable[..., Any]) -> None:
+        desk = self._counting
+        async with self._takes:
+            hold = await desk.take(PREFIX + part.group_id)
+            try:
+                await decide(hold, part)
+            finally:
+                await hold.let_go()
+
+    # -- what a queue that was taken comes to -------------------------------------------
+
+    async def _join(self, hold: Hold, part: Part, follow: Follow) -> None:
+        gathered, noted = _read(hold, part)
+        if not gathered.complete or (gathered.failed and noted):
+            return
+        if await conclude(part, gathered, follow):
+            await hold.delete()
+        else:  # kept: the member may be sent back from the dead-letter queue
+            await self._published(part.group_id, _message(b"", part.group_id, _FAILED))
+
+    async def _give_up(self, hold: Hold, part: Part, follow: Follow) -> None:
+        gathered, noted = _read(hold, part)
+        newest = max((each.timestamp or 0 for each in hold.messages), default=0)
+        left = newest + self._wait - wall()
+        if gathered.complete and not (gathered.failed and noted):
+            await conclude(part, gathered, follow)
+        elif not noted and left > 1:
+            assert part.size is not None
+            address = part.call.reply_to or ""
+            alarm = self._alarm(part.group_id, part.size, part.body, left, address)
+            await self._published(part.group_id, alarm)
+            return
+        elif not noted:
+            await fail(part, follow, abandoned(part.group_id, gathered, self._wait))
+        await hold.delete()
+
+    # -- publishing -------------------------------------------------------------------
+
+    def _publish(
+        self,
+        group_id: str,
+        message: Message,
+        done: Done,
+        requires: tuple[Requirement, ...] = (),
+        deadline: float | None = None,
+    ) -> None:
+        publication = Publication(
+            message,
+            "",
+            PREFIX + group_id,
+            requires=requires,
+            deadline=deadline,
+            on_done=lambda publication: done(publication.error),
+        )
+        self._transport.publish(publication)
+
+    async def _published(
+        self,
+        group_id: str,
+        message: Message,
+        requires: tuple[Requirement, ...] = (),
+        timeout: float | None = None,
+    ) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        await called(lambda done: self._publish(group_id, message, done, requires, deadline))
+
+
+def _check(ours: Callable[[], bool], part: Part) -> None:
+    if not ours():
+        raise ConnectionLost(f"the delivery of {part.id} is no longer this worker's")
+
+
+def _unjoinable(part: Part) -> BackendError:
+    return BackendError(
+        f"chord {part.group_id} (member {part.id}) was sent by a Celery client, which keeps the "
+        "number of its members in a result backend; this worker has none that can join it",
+        hint="give the worker the same backend, redis:// for example, or send it by amqtask",
+    )
+
+
+def _read(hold: Hold, part: Part) -> tuple[Gathered, bool]:
+    """Return the parts of a queue, and whether it has the note that the body has failed."""
+    assert part.size is not None
+    kept = [load(each.body) for each in hold.messages if each.type == _PART]
+    noted = any(each.type == _FAILED for each in hold.messages)
+    return gather(kept, part.size), noted
+
+
+def _message(body: bytes, message_id: str, kind: str) -> Message:
+    return Message(
+        body,
+        content_type="application/json",
+        content_encoding="utf-8",
+        message_id=message_id,
+        timestamp=int(wall()),
+        type=kind,
+    )
+
+
+def _arguments(target: str, wait: float) -> dict[str, Any]:
+    """Return those of a chord's queue: classic, whose count is exact once a message is confirmed."""
+    return {
+        "x-queue-type": "classic",
+        "x-expires": round(min(wait + _RESERVE, _LONGEST) * 1000),
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": target,
+    }
+
+
+_backoff = partial(Backoff, first=0.02, cap=1.0)
