@@ -1,5 +1,7 @@
 """amqtask: tasks on RabbitMQ, confirmed, retried and never lost."""
 
+import typing
+
 from amqtask.app import App
 from amqtask.context import Context, current_task
 from amqtask.errors import (
@@ -53,9 +55,7 @@ from amqtask.errors import (
     WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
-from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
-from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
 from amqtask.settings import Settings
@@ -70,6 +70,32 @@ from amqtask.workflow.canvas import (
     group,
     signature,
 )
+
+# A program that schedules nothing need not take the time to import how that is done.
+if typing.TYPE_CHECKING:
+    from amqtask.policy.entry import Entry
+    from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
+else:
+    _LATE = {
+        "Entry": "amqtask.policy.entry",
+        **dict.fromkeys(
+            ("Cron", "Every", "Once", "Schedule", "cron", "every", "once"),
+            "amqtask.policy.schedule",
+        ),
+    }
+
+    def __getattr__(name):
+        """Import what is called so, and keep it."""
+        import importlib
+
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_LATE})
+
 
 __version__ = "0.1.0"
 
