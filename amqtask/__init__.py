@@ -19,6 +19,7 @@ from amqtask.errors import (
     ConfigurationError,
     ConnectionLost,
     ContentDisallowed,
+    ControlError,
     DecodedTooLarge,
     DelayTooLong,
     EncodeError,
@@ -27,6 +28,7 @@ from amqtask.errors import (
     MessageError,
     MessageTooLarge,
     Nacked,
+    NoAnswer,
     NoBackend,
     PipelineError,
     PublishError,
@@ -57,11 +59,13 @@ from amqtask.errors import (
 from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
 from amqtask.progress import Progress
-from amqtask.result import AsyncResult, GroupResult, ResultSet, as_completed
+from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
+from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
+from amqtask.workflow.builder import Workflow
 from amqtask.workflow.canvas import (
     GroupSignature,
     Signature,
@@ -70,6 +74,7 @@ from amqtask.workflow.canvas import (
     group,
     signature,
 )
+from amqtask.workflow.run import WorkflowRun
 
 # A program that schedules nothing need not take the time to import how that is done.
 if typing.TYPE_CHECKING:
@@ -119,6 +124,7 @@ __all__ = [
     "ConnectionLost",
     "ContentDisallowed",
     "Context",
+    "ControlError",
     "Cron",
     "DecodedTooLarge",
     "DelayTooLong",
@@ -133,6 +139,7 @@ __all__ = [
     "MessageError",
     "MessageTooLarge",
     "Nacked",
+    "NoAnswer",
     "NoBackend",
     "Once",
     "Pipeline",
@@ -153,10 +160,13 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Schedule",
+    "ScheduleInfo",
+    "Schedules",
     "Settings",
     "Signature",
     "SoftTimeLimitExceeded",
     "SyncTask",
+    "Tally",
     "Task",
     "TaskCancelled",
     "TaskRevoked",
@@ -169,7 +179,9 @@ __all__ = [
     "Unroutable",
     "WaitInTask",
     "WorkerLost",
+    "Workflow",
     "WorkflowFailed",
+    "WorkflowRun",
     "__version__",
     "allow_waiting",
     "as_completed",

@@ -44,9 +44,11 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
+from amqtask.workflow.builder import Workflow
 from amqtask.workflow.builtin import BUILTIN
 from amqtask.workflow.canvas import Canvas, signature
 from amqtask.workflow.ports import Joins
+from amqtask.workflow.run import STATE, WorkflowRun
 
 # Most programs that send calls have no schedules and join no chords: what these need is
 # imported where it is first used, and the time for it is not part of `import amqtask`.
@@ -444,6 +446,22 @@ class App:
             ConfigurationError: An unknown option, or a value out of range.
         """
         return signature(varies, args, kwargs, app=self, **said)
+
+    def workflow(self, name: str) -> Workflow:
+        """Return a workflow that steps can be added to; see `Workflow`."""
+        return Workflow(self, name)
+
+    def workflow_run(self, id: str) -> WorkflowRun | None:
+        """Return a run of a workflow of named steps by its id; None when it is unknown.
+
+        Raises:
+            NoBackend: Results are off.
+            BackendError: The backend does not answer.
+        """
+        meta = self.result(id).meta
+        if meta is None or meta.status != STATE:
+            return None
+        return WorkflowRun.of(self, id, meta.result)
 
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options

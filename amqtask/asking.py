@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from amqtask import errors
-from amqtask.errors import AmqtaskError, ControlError, NoAnswer, Unroutable
+from amqtask.errors import AmqtaskError, ControlError, NoAnswer, PublishTimeout, Unroutable
 from amqtask.message.control import Refusal, Request, decode_reply, encode_request
 from amqtask.message.model import Message
 from amqtask.settings import Settings
@@ -119,7 +119,9 @@ class Asker:
         if error is None or future.done():
             return
         left = (publication.deadline or 0.0) - time.monotonic()
-        if not isinstance(error, Unroutable):
+        if isinstance(error, PublishTimeout):
+            _fail(future, NoAnswer(f"nobody answers: {whom} was not reached ({error})"))
+        elif not isinstance(error, Unroutable):
             _fail(future, error)
         elif left <= _AGAIN:
             _fail(future, NoAnswer(f"nobody answers: {whom} is not there"))

@@ -41,6 +41,22 @@ def find_app(where: str | None = None, *, folder: Path | None = None) -> App:
     return app
 
 
+def find_object(where: str, *, folder: Path | None = None) -> Any:
+    """Return what ``module:attribute`` or ``file.py:attribute`` names.
+
+    Raises:
+        AppNotFound: There is no such module or attribute.
+    """
+    folder = folder or Path.cwd()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    name, _, attribute = where.partition(":")
+    if not attribute:
+        raise AppNotFound(f"{where!r} names no attribute", hint="write module:attribute")
+    name = name.removesuffix(".py").removeprefix("./").replace("/", ".")
+    return _attribute(import_module(name, repr(where), AppNotFound), name, attribute)
+
+
 def locate(app: App) -> str:
     """Return ``module:attribute`` under which another process can import ``app``.
 
@@ -86,6 +102,13 @@ def _load(where: str) -> App:
     module = import_module(module_name, f"app {where!r}", AppNotFound)
     if not attribute:
         return _only_app(module, module_name)
+    value = _attribute(module, module_name, attribute)
+    if not isinstance(value, App):
+        raise AppNotFound(f"{where!r} is a {type(value).__name__}, not an App")
+    return value
+
+
+def _attribute(module: ModuleType, module_name: str, attribute: str) -> Any:
     value: Any = module
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -94,8 +117,6 @@ def _load(where: str) -> App:
                 f"module {module_name!r} has no {attribute!r}{near(attribute, names)}"
             )
         value = getattr(value, part)
-    if not isinstance(value, App):
-        raise AppNotFound(f"{where!r} is a {type(value).__name__}, not an App")
     return value
 
 

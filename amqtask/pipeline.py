@@ -9,13 +9,13 @@ under way and is as safe, because leaving the block is what waits.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from amqtask import process
 from amqtask.errors import PipelineError
 from amqtask.transport import Publication
 
@@ -46,7 +46,7 @@ class Pipeline:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._pid = os.getpid()
+        self._pid = process.pid()
         self.sent = 0
         self.confirmed = 0
         self._failures: list[tuple[str, Exception]] = []
@@ -65,7 +65,7 @@ class Pipeline:
         the block's end, and in the child, calls wait for their own confirms, as nobody else
         does.
         """
-        return transport is self._transport and bool(self._tokens) and self._pid == os.getpid()
+        return transport is self._transport and bool(self._tokens) and self._pid == process.pid()
 
     def add(self, publications: Sequence[Publication]) -> None:
         """Send the messages of a call; blocks only while the pipeline is full."""
@@ -90,7 +90,7 @@ class Pipeline:
         traceback: TracebackType | None,
     ) -> None:
         _active.reset(self._tokens.pop())
-        if self._pid == os.getpid():  # a forked child has no part in its parent's calls
+        if self._pid == process.pid():  # a forked child has no part in its parent's calls
             self._wait(0)
             self._finish(error)
 
@@ -104,7 +104,7 @@ class Pipeline:
         traceback: TracebackType | None,
     ) -> None:
         _active.reset(self._tokens.pop())
-        if self._pid == os.getpid():
+        if self._pid == process.pid():
             await self._await(0)
             self._finish(error)
 

@@ -7,16 +7,15 @@ the caller: one by one, awaited, or in a pipeline.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from amqtask import process
 from amqtask.backends import Backend, Pending
 from amqtask.clock import wall
 from amqtask.context import _current
@@ -40,6 +39,7 @@ from amqtask.transport import Publication, Requirement, Session
 from amqtask.transport.declare import declare, exists
 
 if TYPE_CHECKING:
+    from amqtask.result import AsyncResult, GroupResult
     from amqtask.task import Task
 
 
@@ -54,6 +54,7 @@ class Outgoing:
         route: Where it goes, once it has waited.
         delay: Seconds from now that it has to wait; 0 for none.
         eta: When it is due; None for at once.
+        whole: Handle of the workflow that it begins; None outside of one.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Outgoing:
     route: Route
     delay: float = 0.0
     eta: datetime | None = None
+    whole: AsyncResult[Any] | GroupResult[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,9 @@ class Sender:
         self._router = router
         self._backend = backend
         self._requirements: dict[str, Requirement] = {}
+        self._queues: dict[str, Requirement] = {}  # those of queues, by their names
         self._host = socket.gethostname()
+        self._named = 0, ""  # process and origin: a forked child is another one
 
     def prepare(
         self,
@@ -225,9 +229,11 @@ class Sender:
 
     def queue_requirement(self, queue: Queue) -> Requirement:
         """Return what makes (or checks) ``queue``."""
-        return self._requirement(
-            f"queue {queue.name!r}", partial(queue_plan, queue, self._settings)
-        )
+        found = self._queues.get(queue.name)
+        if found is None:
+            plan = partial(queue_plan, queue, self._settings)
+            found = self._queues[queue.name] = self._requirement(f"queue {queue.name!r}", plan)
+        return found
 
     def _call(
         self,
@@ -241,7 +247,7 @@ class Sender:
         wants_result: bool,
         place: Place,
     ) -> Call:
-        id_ = options.task_id or str(uuid.uuid4())
+        id_ = options.task_id or process.new_id()
         headers = dict(options.headers or {})
         if options.retry is not None:
             headers[RETRY_HEADER] = options.retry.to_header()
@@ -261,7 +267,7 @@ class Sender:
             group=place.group,
             group_index=place.group_index,
             shadow=options.shadow,
-            origin=f"amqtask{os.getpid()}@{self._host}",
+            origin=self._origin(),
             ignore_result=options.ignore_result,
             replaced_task_nesting=place.nesting,
             stamped_headers=place.stamped_headers,
@@ -273,6 +279,14 @@ class Sender:
             priority=priority or 0,
             headers=headers,
         )
+
+    def _origin(self) -> str:
+        pid, text = self._named
+        if pid != process.pid():
+            pid = process.pid()
+            text = f"amqtask{pid}@{self._host}"
+            self._named = pid, text
+        return text
 
     def _addresses(
         self, route: Route, until: datetime | None, task: str, options: Options

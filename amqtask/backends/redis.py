@@ -94,6 +94,9 @@ class RedisStore(KeyStore):
         self._connect = connector(url)
         self._made: Any = None
         self._making = threading.Lock()
+        #: a connection for reads of one key, and whose turn it is
+        self._held: Any = None
+        self._holding = threading.Lock()
 
     @property
     def _client(self) -> Any:
@@ -143,6 +146,9 @@ class RedisStore(KeyStore):
         """See `KeyStore.read`."""
         with _wrapped(self):
             client = self._client
+            if len(keys) == 1:
+                value = self._read_one(client, keys[0])
+                return {} if value is None else {keys[0]: value}
             if isinstance(client, RedisCluster):
                 values: Any = client.mget_nonatomic(list(keys))
             else:
@@ -150,6 +156,36 @@ class RedisStore(KeyStore):
             return {
                 key: value for key, value in zip(keys, values, strict=True) if value is not None
             }
+
+    def _read_one(self, client: Any, key: str) -> Any:
+        """Read one key, on a connection that is kept.
+
+        The way through the pool costs more than the question; who comes while the connection
+        is in use takes that way.
+        """
+        pool: Any = getattr(client, "connection_pool", None)
+        # Sentinel's pool has to see each use: the server may be no master any more
+        plain = type(pool) is redis.BlockingConnectionPool
+        if not plain or not self._holding.acquire(blocking=False):
+            return client.get(key)
+        try:
+            if self._held is None:
+                self._held = pool.get_connection()
+            self._held.send_command("GET", key)
+            return self._held.read_response()
+        except BaseException as error:
+            self._let_go(pool)  # half an answer may be in it
+            if not isinstance(error, _AWAY):
+                raise
+        finally:
+            self._holding.release()
+        return client.get(key)
+
+    def _let_go(self, pool: Any) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.disconnect()
+            pool.release(held)
 
     def write(self, key: str, value: bytes, expires: float | None) -> None:
         """See `KeyStore.write`."""
@@ -198,11 +234,13 @@ class RedisStore(KeyStore):
             made, self._made = self._made, None
         if made is not None:
             with _wrapped(self):
+                with self._holding:
+                    self._let_go(getattr(made, "connection_pool", None))
                 _close(made)
 
     def forked(self) -> None:
         """See `Store.forked`: redis-py closes a socket without a word."""
-        self._made = None
+        self._made = self._held = None
 
 
 class _Listener:

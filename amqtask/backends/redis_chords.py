@@ -51,6 +51,8 @@ elseif ok == '1' then
 end
 for _, key in ipairs({j, t, s, d}) do redis.call('EXPIRE', key, expires) end
 if not size then return 0 end
+-- one that was added on the way may end before the member that has added it
+if redis.call('ZCOUNT', j, '-inf', '(+inf') < tonumber(size) then return 0 end
 if redis.call('ZCARD', j) < tonumber(size) + tonumber(redis.call('GET', t) or 0) then return 0 end
 if not state or state == token then
   redis.call('SET', c, token, 'EX', lease)

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from amqtask.beat.term import Tally, Term, utcnow
+from amqtask.beat.tally import Tally, utcnow
+from amqtask.beat.term import Term
 from amqtask.entries import check
 from amqtask.errors import ConfigurationError, ControlError, near
 from amqtask.message.control import Request

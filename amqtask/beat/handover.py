@@ -20,7 +20,7 @@ from typing import Any
 
 from amqtask.beat.state import LaterVersion, Record, State, fold, read
 from amqtask.clock import wall
-from amqtask.errors import ChannelClosed, MalformedMessage
+from amqtask.errors import AccessRefused, ChannelClosed, MalformedMessage
 from amqtask.message.republish import park
 from amqtask.topology.deadletter import dead_queue_arguments, dead_queue_name
 from amqtask.topology.plan import DeclareQueue, Plan
@@ -82,6 +82,8 @@ async def exists(session: Session, queue: str) -> bool:
         await channel.declare_queue(queue, passive=True)
     except ChannelClosed as error:
         return error.code != 404
+    except AccessRefused:
+        return True  # RabbitMQ 4.3.0 wants the right to configure a queue of whoever looks at it
     finally:
         await channel.close()
     return True

@@ -46,6 +46,8 @@ class BeatRunner:
                 async with asyncio.timeout(_ROUND):
                     await self._stopping.wait()
             except TimeoutError:
+                if not self._announced:
+                    self._notifier.starting()
                 if self.status().live:
                     self._notifier.alive(loop.time())
         self._notifier.stopping()

@@ -23,7 +23,8 @@ from amqtask.beat.desk import Desk
 from amqtask.beat.handover import exists, take_over
 from amqtask.beat.leader import Leader, Role
 from amqtask.beat.state import LaterVersion
-from amqtask.beat.term import Tally, Term, utcnow
+from amqtask.beat.tally import Tally, utcnow
+from amqtask.beat.term import Term
 from amqtask.clock import awake, wall
 from amqtask.control.agent import Agent
 from amqtask.errors import AmqtaskError, TransportError
@@ -157,6 +158,7 @@ class Beat:
             seat = await self._leader.lead(self._memory)
             began = awake()
             pause = 0.0
+            taken = False  # from outside: no fault of the term's
             try:
                 why = await self._serve(seat)
             except LaterVersion as error:
@@ -168,13 +170,14 @@ class Beat:
                 log.exception("beat.term_failed: the lead is given up")
                 why = f"{type(error).__name__}: {error}"
             finally:
+                taken = seat.over.done()
                 if self._term is not None:
                     self._memory = self._term.memory()
                     self._term = None
                 await seat.release()
             if self._stopping.is_set():
                 return
-            if awake() - began > _WELL:
+            if taken or awake() - began > _WELL:
                 rest.reset()
             self._leader.lost(why)
             pause = pause or rest.next()
@@ -210,6 +213,12 @@ class Beat:
             len(state.dynamic),
             term.state.seq,
         )
+        if left := term.left_behind():
+            log.warning(
+                "beat.left_behind entries=%s: the leader before had them, and the code of this one "
+                "does not; do apps of one name have different schedules?",
+                left[:10],
+            )
         desk = Desk(term, self, self._wake.set)
         answering = asyncio.create_task(self._answer(seat.session, desk), name="amqtask beat desk")
         try:

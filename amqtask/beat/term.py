@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from amqtask.app import App
-from amqtask.beat.agenda import Agenda, Tick
+from amqtask.beat.agenda import Agenda
 from amqtask.beat.firing import Firing, Outcome
 from amqtask.beat.plan import Fire, Mark
 from amqtask.beat.state import State, adopt, note, plain_marks, read, snapshot
-from amqtask.clock import awake, wall
-from amqtask.errors import AmqtaskError, ConfigurationError, MalformedMessage
+from amqtask.beat.tally import AGAIN, Tally, settled, utcnow
+from amqtask.clock import awake
+from amqtask.errors import ConfigurationError, MalformedMessage
 from amqtask.message.model import Message
 from amqtask.message.serializers import JSON
 from amqtask.policy.entry import Entry
-from amqtask.transport.backoff import Repeats
 from amqtask.transport.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -35,36 +34,10 @@ log = logging.getLogger(__name__)
 #: Bytes up to which a state is written whole each time, so that its queue holds one message. Of
 #: a larger one only what changed is written, until that is as much again.
 _SMALL = 4096
-#: Seconds until a fire that could not be sent is tried again.
-AGAIN = 2.0
 #: Marks of entries that are no more are kept so long, in case that they come back.
 _KEEP = timedelta(days=30)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a beat has done, over all its terms.
-
-    Attributes:
-        counts: Fires by what became of them: ``due``, ``caught_up``, ``run_now`` were sent;
-            ``missed``, ``skipped`` and ``failed`` were not, ``late`` were tried again.
-        drift: Seconds between an instant and the broker's confirm, of the last fire that was due.
-        most_drift: The most of these.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    drift: float = 0.0
-    most_drift: float = 0.0
-
-    def sent(self, fire: Fire, now: datetime) -> float:
-        """Note that a fire was confirmed at ``now``; returns its drift."""
-        self.counts[fire.reason] += 1
-        drift = (now - fire.at).total_seconds()
-        if fire.reason == "due":
-            self.drift = drift
-            self.most_drift = max(self.most_drift, drift)
-        return drift
+#: An entry that was decided within this is one that the leader before had.
+_LATELY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +81,6 @@ class Term:
         self._code = {entry.name: entry for entry in entries}
         self._firing = Firing(app, seat, self._fired)
         self._held: dict[str, _Put] = {}
-        self._repeats = Repeats()
         self._plain = plain_marks(state.marks)  # as they are written, so that not all are made anew
         self._own = set(seat.held)  # tags of records that are in the state
         self._noted = 0
@@ -133,6 +105,15 @@ class Term:
     def is_code(self, name: str) -> bool:
         """Whether an entry is declared in code."""
         return name in self._code
+
+    def left_behind(self) -> list[str]:
+        """Return the names that were looked after until lately, and are not any more."""
+        since, known = utcnow() - _LATELY, self.entries
+        return [
+            name
+            for name, mark in self.state.marks.items()
+            if mark.at > since and name not in known and name not in self.broken
+        ]
 
     def _place_all(self, now: datetime) -> None:
         for name, entry in self._code.items():
@@ -170,11 +151,11 @@ class Term:
         async with self.lock:
             self._release_held(now)
             tick = self.agenda.tick(now)
-            self._tell(tick)
+            self._tally.tell(tick)
             marks = dict(tick.marks)
             if tick.fires:
                 outcome = await self._firing.send(tick.fires)
-                self._tell_outcome(outcome)
+                self._tally.tell_outcome(outcome)
                 self._correct(tick.fires, outcome, marks, now)
             if marks:
                 await self._save(marks)
@@ -192,7 +173,7 @@ class Term:
             before = self.agenda.marks[name]
             fire = self.agenda.run_now(name, now)
             outcome = await self._firing.send([fire])
-            self._tell_outcome(outcome)
+            self._tally.tell_outcome(outcome)
             for _, error in (*outcome.failed, *outcome.late):
                 self.agenda.put(fire.entry, now, before)
                 raise error
@@ -374,99 +355,3 @@ class Term:
                 self._held[name] = _Put(entry, mark, awake() + AGAIN)
             else:
                 self.agenda.put(entry, now, mark)
-
-    # -- telling ------------------------------------------------------------------
-
-    def _tell(self, tick: Tick) -> None:
-        for missed in tick.missed:
-            self._tally.counts["missed"] += missed.count
-            log.warning(
-                "beat.missed entry=%r count=%d first=%s before=%s: nobody fired then, and its "
-                "catch_up=%s leaves it at that",
-                missed.entry.name,
-                missed.count,
-                missed.first.isoformat(),
-                missed.before.isoformat(),
-                missed.entry.catch_up,
-            )
-        for name in tick.ended:
-            log.info("beat.ended entry=%r: it has no instant any more", name)
-        for entry, error in tick.failed:
-            log.error(
-                "beat.schedule_failed entry=%r error=%r: it is asked again in a minute",
-                entry.name,
-                str(error),
-            )
-
-    def _tell_outcome(self, outcome: Outcome) -> None:
-        now = utcnow()
-        for fire in outcome.sent:
-            drift = self._tally.sent(fire, now)
-            log.info(
-                "beat.fired entry=%r task=%s id=%s instant=%s drift=%.3f reason=%s",
-                fire.entry.name,
-                fire.entry.task,
-                fire.id,
-                fire.instant.isoformat(),
-                drift,
-                fire.reason,
-            )
-        for fire in outcome.skipped:
-            self._tally.counts["skipped"] += 1
-            log.info(
-                "beat.skipped entry=%r instant=%s: call %s has not ended",
-                fire.entry.name,
-                fire.instant.isoformat(),
-                fire.previous,
-            )
-        for fire, error in outcome.failed:
-            self._tally.counts["failed"] += 1
-            self._say_failed(fire, error)
-        for fire, error in outcome.late:
-            self._tally.counts["late"] += 1
-            said = self._repeats.due(f"{fire.entry.name} {error}", time.monotonic())
-            log.log(
-                logging.WARNING if said else logging.DEBUG,
-                "beat.late entry=%r instant=%s error=%r: trying again in %g s",
-                fire.entry.name,
-                fire.instant.isoformat(),
-                str(error),
-                AGAIN,
-            )
-
-    @staticmethod
-    def _say_failed(fire: Fire, error: AmqtaskError) -> None:
-        log.error(
-            "beat.failed entry=%r instant=%s error=%r: this instant is not fired%s",
-            fire.entry.name,
-            fire.instant.isoformat(),
-            str(error),
-            f"\n{error.hint}" if error.hint else "",
-        )
-
-
-def utcnow() -> datetime:
-    """Return the time of day, as schedules read it."""
-    return datetime.fromtimestamp(wall(), UTC)
-
-
-def settled(
-    before: Mark | None, after: Mark, fires: Sequence[Fire], sent: set[str], late: set[str]
-) -> Mark:
-    """Return an entry's mark by what became of its fires.
-
-    Args:
-        before: As it was; None for a new entry.
-        after: As it would be had all been sent.
-        fires: Of this entry, in order.
-        sent: Ids of those that were.
-        late: Ids of those that are to be decided again.
-    """
-    fired = None if before is None else before.fired
-    count = 0 if before is None else before.fires
-    for fire in fires:
-        if fire.id in late:
-            return replace(after, at=fire.instant - _MICROSECOND, fired=fired, fires=count)
-        if fire.id in sent:
-            fired, count = fire.instant, count + 1
-    return replace(after, fired=fired, fires=count)

@@ -14,12 +14,29 @@ from amqtask.cli.cancel import cancel_calls
 from amqtask.cli.common import Command as _Command
 from amqtask.cli.common import app_option as _app_option
 from amqtask.cli.common import find as _find
+from amqtask.cli.graph import FORMS, print_graph
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
+from amqtask.cli.live import watch_calls
 from amqtask.cli.result import show_result
 from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.worker.forks import Template
+
+_LEVELS = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
+_loglevel_option = click.option(
+    "-l", "--loglevel", type=_LEVELS, help="How much to log (setting: loglevel)."
+)
+_health_port_option = click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
+)
+_health_host_option = click.option(
+    "--health-host",
+    metavar="ADDRESS",
+    help="Listen for them on this address only (setting: health_host).",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -131,22 +148,9 @@ def cli(ctx: click.Context, where: str | None) -> None:
     help="Exit with 69 after so long without consuming every queue; 0 never does "
     "(setting: deaf_timeout).",
 )
-@click.option(
-    "--health-port",
-    type=click.IntRange(0, 65535),
-    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
-)
-@click.option(
-    "--health-host",
-    metavar="ADDRESS",
-    help="Listen for them on this address only (setting: health_host).",
-)
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log (setting: loglevel).",
-)
+@_health_port_option
+@_health_host_option
+@_loglevel_option
 @click.option(
     "-B",
     "--beat",
@@ -180,22 +184,9 @@ def worker(ctx: click.Context, /, where: str | None, **given: Any) -> None:
 
 @cli.command(cls=_Command)
 @_app_option
-@click.option(
-    "--health-port",
-    type=click.IntRange(0, 65535),
-    help="Answer /live and /ready over HTTP on this port (setting: health_port).",
-)
-@click.option(
-    "--health-host",
-    metavar="ADDRESS",
-    help="Listen for them on this address only (setting: health_host).",
-)
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log (setting: loglevel).",
-)
+@_health_port_option
+@_health_host_option
+@_loglevel_option
 @click.option("-n", "--name", help="Name of this beat; host and process id by default.")
 @click.pass_context
 def beat(ctx: click.Context, /, where: str | None, **given: Any) -> None:
@@ -260,6 +251,34 @@ def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any)
 
 
 @cli.command(cls=_Command)
+@_app_option
+@click.argument("id", metavar="ID")
+@click.option("--once", is_flag=True, help="Show what is known now, and do not wait.")
+@click.pass_context
+def watch(ctx: click.Context, /, where: str | None, id: str, once: bool) -> None:
+    """Show the calls of a workflow as a tree, until all have ended.
+
+    ID is that of a run of a Workflow, of a saved group, or of a call, whose children are
+    shown. It needs a result backend that stores. Exit code 0: all ended well; 1: some failed;
+    3, with --once: some have not ended.
+    """
+    sys.exit(watch_calls(_find(ctx, where), id, once=once))
+
+
+@cli.command(cls=_Command)
+@click.argument("where", metavar="FILE:WORKFLOW")
+@click.option("--format", "form", type=click.Choice(FORMS), default="mermaid", show_default=True)
+def graph(where: str, form: str) -> None:
+    """Print the drawing of a Workflow, or of a chain, group or chord.
+
+    \b
+      amqtask graph tasks.py:nightly
+      amqtask graph shop.flows:nightly --format dot | dot -Tsvg > nightly.svg
+    """  # noqa: D301 - click wants the character itself
+    print_graph(where, form)
+
+
+@cli.command(cls=_Command)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port",
@@ -277,7 +296,7 @@ def result(ctx: click.Context, /, where: str | None, task_id: str, **given: Any)
 @click.option(
     "-l",
     "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    type=_LEVELS,
     default="info",
     help="How much to log.",
 )
@@ -297,12 +316,7 @@ def broker(**given: Any) -> None:
 @click.option("-Q", "--queues", metavar="A,B", help="Queues to consume; all by default.")
 @click.option("--processes", type=click.IntRange(1), help="Child processes of the worker.")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once in each process.")
-@click.option(
-    "-l",
-    "--loglevel",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    help="How much to log.",
-)
+@_loglevel_option
 @click.option(
     "--broker", "url", metavar="URL", help="Use this broker. Else AMQTASK_BROKER, else its own."
 )

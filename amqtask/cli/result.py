@@ -14,7 +14,7 @@ from amqtask.message.results import READY_STATES, ResultMeta
 from amqtask.message.serializers import JSON
 
 #: Exit codes by what is known: ended well, ended otherwise, not ended.
-_WELL, _BADLY, _OPEN = 0, 1, 3
+WELL, BADLY, OPEN = 0, 1, 3
 
 
 def show_result(app: App, task_id: str, *, wait: bool, timeout: float | None, as_json: bool) -> int:
@@ -39,8 +39,8 @@ def show_result(app: App, task_id: str, *, wait: bool, timeout: float | None, as
         app.close(1.0)
     click.echo(_json(task_id, meta) if as_json else _text(task_id, meta))
     if meta is None or meta.status not in READY_STATES:
-        return _OPEN
-    return _WELL if meta.status == "SUCCESS" else _BADLY
+        return OPEN
+    return WELL if meta.status == "SUCCESS" else BADLY
 
 
 def _document(task_id: str, meta: ResultMeta | None) -> dict[str, Any]:

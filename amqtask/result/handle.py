@@ -28,6 +28,7 @@ from amqtask.result.many import (
     parents_of,
     steps_of,
 )
+from amqtask.result.tally import Tally
 from amqtask.waiting import no_waiting_in_tasks
 
 R = TypeVar("R")
@@ -262,6 +263,10 @@ class AsyncResult(Generic[R]):
     def steps(self) -> list[AsyncResult[Any]]:
         """The handles of all calls up to this one, groups taken apart, the first one first."""
         return steps_of(self)
+
+    def progress(self) -> Tally:
+        """Return how many of `steps` are done, failed and waiting; asks the backend."""
+        return Tally.of(self.steps)
 
     def _sibling(self, task_id: str) -> AsyncResult[Any]:
         backend = self._backend

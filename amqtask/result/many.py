@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from amqtask.backends import Backend
 from amqtask.errors import BackendError, MalformedMessage, NoBackend
 from amqtask.result.completed import as_completed
+from amqtask.result.tally import Tally
 
 if TYPE_CHECKING:
     from amqtask.result.handle import AsyncResult
@@ -129,6 +130,10 @@ class GroupResult(ResultSet[R]):
     def steps(self) -> list[AsyncResult[Any]]:
         """The handles of all calls up to these, the first one first."""
         return steps_of(self)
+
+    def progress(self) -> Tally:
+        """Return how many of `steps` are done, failed and waiting; asks the backend."""
+        return Tally.of(self.steps)
 
     def cancel(self, *, terminate: bool = False, whole: bool = False) -> None:
         """Have the members not run; see `AsyncResult.cancel`.

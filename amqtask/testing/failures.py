@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
 from amqtask.task import Task
 from amqtask.testing.letters import Letter
 from amqtask.worker.outcome import Failed, decide
+from amqtask.workflow.advance import dependents
 
 
 class CallParked(AssertionError):
@@ -48,12 +49,14 @@ class Failure:
     Attributes:
         error: What its task raised, or `CallParked` when that is not what ended it.
         attempt: The attempt that failed, 0 when none was made.
+        also: Ids of calls that fail with it, as they were to follow it.
     """
 
     task: str
     id: str
     error: BaseException
     attempt: int
+    also: Sequence[str] = ()
 
 
 class Failures:
@@ -155,7 +158,9 @@ class Failures:
         if isinstance(outcome, Failed):
             with self._lock:
                 self._known.add(call.id)
-                self._unseen.append(Failure(call.task, call.id, outcome.error, call.retries + 1))
+                self._unseen.append(
+                    Failure(call.task, call.id, outcome.error, call.retries + 1, dependents(call))
+                )
 
 
 def _said(failure: Failure) -> str:

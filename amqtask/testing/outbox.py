@@ -93,6 +93,11 @@ class Outbox:
         with self._lock:
             return next((each for _, each in self._calls if each.id == task_id), None)
 
+    def outgoings(self) -> list[Outgoing]:
+        """Return all that was sent, as it was prepared."""
+        with self._lock:
+            return [each for _, each in self._calls]
+
     def forget_sent(self) -> None:
         """Forget what was sent so far."""
         with self._lock:

@@ -29,6 +29,7 @@ from amqtask.testing.faults import Faults
 from amqtask.testing.letters import Letter, read
 from amqtask.testing.outbox import Outbox
 from amqtask.testing.worker import PATIENCE, Worker
+from amqtask.topology.beating import beat_queue_name
 from amqtask.topology.deadletter import dead_queue_name
 from amqtask.topology.delay import TICK_MS, delay_plan, delay_prefix
 from amqtask.transport.url import BrokerURL
@@ -232,7 +233,11 @@ class Sandbox(Outbox):
         """Return what is not done yet, a phrase for each queue; on the broker's loop."""
         queues = self._vhost.queues
         found = []
+        # a beat that leads holds its state for as long as it does
+        states = {beat_queue_name(app.settings, app.name) for app in self._apps}
         for queue in queues.values():
+            if queue.name in states:
+                continue
             waiting = len(queue) if len(queue.roster) else 0
             if waiting or queue.unacked:
                 found.append(f"queue {queue.name!r}: {waiting} waiting, {queue.unacked} unacked")
@@ -265,7 +270,15 @@ class Sandbox(Outbox):
     def _was_got(self, failure: Failure) -> bool:
         """Tell whether the test has had it raised by ``result.get()``."""
         outgoing = self.outgoing(failure.id)
-        return outgoing is not None and outgoing.pending is not None and outgoing.pending.raised
+        if outgoing is not None and outgoing.pending is not None and outgoing.pending.raised:
+            return True
+        return not self._raised().isdisjoint((failure.id, *failure.also))
+
+    def _raised(self) -> set[str]:
+        """Return the ids of steps of workflows whose failure the test has had raised."""
+        wholes = [each.whole for each in self.outgoings() if each.whole is not None]
+        steps = [step for whole in wholes for step in whole.steps]
+        return {step.id for step in steps if step._pending is not None and step._pending.raised}
 
     # -- what is in the queues ------------------------------------------------
 

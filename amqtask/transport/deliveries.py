@@ -30,6 +30,8 @@ _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = 0xCE
 _HEAD = 7  # bytes of a frame before its payload: type, channel, size
 _DELIVER = b"\x00\x3c\x00\x3c"  # class 60, method 60
+_EMPTY = b"\x00\x00\x00\x00"
+_TWO_VOIDS = b"\x00\x00\x00\x02VV"
 
 _frame = Struct(">BHI").unpack_from
 _content = Struct(">HHQH").unpack_from
@@ -186,6 +188,12 @@ def _table(buffer: bytes, at: int, end: int) -> dict[str, Any]:
         elif kind == 0x74:  # t
             table[name] = buffer[at + 1] != 0
             at += 2
+        elif kind == 0x46 and buffer[at + 1 : at + 5] == _EMPTY:  # F: no stamps
+            table[name] = {}
+            at += 5
+        elif kind == 0x41 and buffer[at + 1 : at + 7] == _TWO_VOIDS:  # A: no limits
+            table[name] = [None, None]
+            at += 7
         else:
             table[name], at = data.decode_value(buffer, at)
     if at != end:

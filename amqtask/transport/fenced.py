@@ -156,6 +156,8 @@ class Fenced:
         for publication in batch:
             if publication.done:
                 continue
+            if publication.address is not None:  # a route that depends on the time
+                publication.exchange, publication.routing_key = publication.address()
             try:
                 pieces += publish_frames(
                     channel.number,

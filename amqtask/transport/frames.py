@@ -27,6 +27,7 @@ OVERHEAD = 8
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
 _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, reserved
+_NO_TABLE = b"F\x00\x00\x00\x00"
 _MANDATORY, _OPTIONAL = b"\x01", b"\x00"
 #: Starts of the addresses that RabbitMQ and LavinMQ give for a direct reply.
 DIRECT_REPLIES = ("amq.rabbitmq.reply-to.", "amq.direct.reply-to.")
@@ -165,6 +166,10 @@ def _table(table: Mapping[str, Any]) -> bytes:
             pieces.append(data)
         elif value is None:
             pieces.append(b"V")
+        elif kind is bool:
+            pieces.append(b"t\x01" if value else b"t\x00")
+        elif kind is dict and not value:
+            pieces.append(_NO_TABLE)
         else:
             pieces.append(_value(value))
     data = b"".join(pieces)
@@ -185,11 +190,12 @@ def _value(value: Any) -> bytes:
         return _int64(b"l", value)
     if isinstance(value, float):
         return _double(b"d", value)
-    if isinstance(value, Mapping):
-        return b"F" + _table(value)
+    # before mappings, which take longest to tell
     if isinstance(value, list | tuple):
         data = b"".join([_value(item) for item in value])
         return _size(b"A", len(data)) + data
+    if isinstance(value, Mapping):
+        return b"F" + _table(value)
     if isinstance(value, bytes | bytearray):
         return _size(b"x", len(value)) + bytes(value)
     if isinstance(value, datetime):

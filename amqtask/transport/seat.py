@@ -193,21 +193,23 @@ class Seat:
         back: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._awaited[name] = back
         sent = awake()
-        both = asyncio.gather(back, self._post(message))
-        ends: list[asyncio.Future[Any]] = [both, self.over]
         try:
-            while True:
-                await asyncio.wait(ends, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            confirm = self._post(message)
+            while not (back.done() and confirm.done()) and not self.over.done():
+                ends: list[asyncio.Future[Any]] = [
+                    each for each in (back, confirm, self.over) if not each.done()
+                ]
+                done, _ = await asyncio.wait(
+                    ends, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+                )
                 # an alarm holds up everybody's messages, and is no reason to leave
-                if both.done() or self.over.done() or self.session.blocked is None:
+                if not done and self.session.blocked is None:
                     break
         finally:
             self._awaited.pop(name, None)
-            both.cancel()
-        if both.done() and not both.cancelled():
-            tag, _ = both.result()
+        if back.done() and confirm.done():
             self._proved = max(self._proved, sent)
-            return tag
+            return back.result()
         if not self.over.done():
             self._end(f"a message to {self.queue!r} did not come back within {PATIENCE:g} s")
             # whatever is wrong with it, the next one in line gets its turn at once

@@ -15,13 +15,20 @@ declare counts it.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from amqtask.errors import AccessRefused, ChannelClosed
 from amqtask.message.model import Message
 from amqtask.transport.link import Link
 from amqtask.transport.session import Channel, Session
 
+log = logging.getLogger(__name__)
+
+#: Why a channel ends over one queue: it is not there, or is another one.
+_ABOUT_ONE = (404, 406)
 #: Seconds between two looks at a queue that hands over what it has.
 _PAUSE = 0.002
 
@@ -68,18 +75,36 @@ class Desk:
             Gone: It is not there.
             TransportError: The connection ended, or the broker refuses to tell.
         """
+        try:
+            return await self._declare(queue, passive=True)
+        except ChannelClosed as error:
+            if error.code == 404:
+                raise Gone from error
+            raise
+
+    async def make(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """Make a durable queue; one that is there with other arguments is used as it is.
+
+        Raises:
+            TransportError: The connection ended, or the broker refuses it.
+        """
+        try:
+            await self._declare(queue, durable=True, arguments=dict(arguments))
+        except ChannelClosed as error:
+            if error.code != 406:
+                raise
+            log.info("queue.differs queue=%r: it is used as it is: %s", queue, error.text)
+
+    async def _declare(self, queue: str, **options: Any) -> Count:
         while True:
             channel = await self._open()
             try:
-                _, ready, consumers = await channel.declare_queue(queue, passive=True)
-            except ChannelClosed as error:
-                if error.code != 404:
-                    raise
-                if repr(queue) in error.text:
-                    raise Gone from error
-                # the channel ended over a queue that somebody else here looked at
-            else:
+                _, ready, consumers = await channel.declare_queue(queue, **options)
                 return Count(ready, consumers)
+            except ChannelClosed as error:
+                if error.code not in _ABOUT_ONE or repr(queue) in error.text:
+                    raise
+                # the channel ended over a queue that somebody else here asked for
 
     async def take(self, queue: str) -> Hold:
         """Take a queue with all that is in it.

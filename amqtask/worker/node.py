@@ -222,7 +222,11 @@ class Node:
         await self._on_io(self._close_intake())
 
     def cancel_running(self) -> None:
-        """Ask all that runs to end; what ends for it is given back."""
+        """Ask all that runs to end; what ends for it is given back, and nothing begins any more.
+
+        What was given back comes again at once while this worker still consumes.
+        """
+        self._executor.checks.insert(0, lambda _: GivenBack())
         for job in self._executor.running.copy():
             self._executor.limits.stop(job, Verdict.STOPPING)
 

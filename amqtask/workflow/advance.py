@@ -33,6 +33,7 @@ from amqtask.message.signature import (
 from amqtask.message.text import cut
 from amqtask.workflow.freeze import Frame, derived_id, freeze, leaves
 from amqtask.workflow.launch import Launch, start
+from amqtask.workflow.named import given, handed_on
 from amqtask.workflow.ports import Part
 from amqtask.workflow.shape import attach, normal, single, then
 
@@ -92,6 +93,7 @@ def succeeded(call: Call, value: Any, added: Sequence[Document] = ()) -> Advance
     for position, callback in enumerate(embed.callbacks or ()):
         node = _ready(parse(callback), call, "link", position)
         result.launch.add(merge(node, (value,), {}, {}))
+    value = handed_on(call, value)
     if embed.chain:
         head = parse(embed.chain[-1])
         if isinstance(head, Step):  # by far the most: the rest travels on unread
@@ -183,9 +185,17 @@ def replacement(call: Call, node: Node, frame: Frame) -> Node:
 
 
 def heard(call: Call) -> Call:
-    """Return a call as its task sees it: an errback gets the exception itself."""
-    if not call.headers or not call.headers.get(ERRBACK_HEADER) or len(call.args) < 3:
+    """Return a call as its task sees it.
+
+    An errback gets the exception itself, a named step the results that it takes.
+
+    Raises:
+        MalformedMessage: A result that it takes did not come.
+    """
+    if not call.headers:
         return call
+    if not call.headers.get(ERRBACK_HEADER) or len(call.args) < 3:
+        return given(call)
     id_, error, traceback, *rest = call.args
     if not isinstance(error, dict) or "exc_type" not in error:
         return call  # a later step of an errback that is a chain
@@ -199,6 +209,22 @@ def follows(call: Call) -> bool:
     return embed is not NO_EMBED and bool(
         embed.callbacks or embed.errbacks or embed.chain or embed.chord
     )
+
+
+def dependents(call: Call) -> list[str]:
+    """Return the ids of all that fails when a call does, the bodies of its chords included."""
+    found: list[str] = []
+    waiting = _following(call)
+    chords = [call.embed.chord]
+    while waiting or chords:
+        if not waiting:
+            document = chords.pop()
+            waiting = [] if document is None else [normal(parse(document))]
+            continue
+        for step in leaves(waiting.pop()):
+            found.append(str(step.options.get("task_id")))
+            chords.append(step.options.get("chord"))
+    return found
 
 
 # -- parts ----------------------------------------------------------------------------
@@ -246,6 +272,8 @@ def _end(
     """End every step of these, and the part of each chord that one of them is in."""
     for node in nodes:
         for step in leaves(node):
+            if not step.options.get("task_id"):
+                continue  # Celery gives some their id when they are sent: nobody waits for those
             result.ended.append(Ended(step, error, state))
             chord, group = step.options.get("chord"), step.options.get("group_id")
             if isinstance(chord, dict) and isinstance(group, str):

@@ -405,7 +405,9 @@ def chain(*steps: Any, **said: Any) -> Any:
     return made.set(**said) if said else made
 
 
-def group(*members: Canvas[P, R] | Iterable[Canvas[P, R]], **said: Any) -> GroupSignature[P, R]:
+def group(
+    *members: Canvas[..., R] | Iterable[Canvas[..., R]], **said: Any
+) -> GroupSignature[..., R]:
     """Return the signature that runs these side by side.
 
     Args:
@@ -413,7 +415,7 @@ def group(*members: Canvas[P, R] | Iterable[Canvas[P, R]], **said: Any) -> Group
         said: Options, see `Canvas.set`.
     """
     parts = _parts(members, "group")
-    made: GroupSignature[P, R] = GroupSignature(
+    made: GroupSignature[..., R] = GroupSignature(
         Group(tuple(part._node for part in parts)), _app_of(parts)
     )
     return made.set(**said) if said else made

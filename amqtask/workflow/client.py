@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from amqtask.pipeline import active_pipeline
 from amqtask.result import AsyncResult, GroupResult
 from amqtask.workflow.freeze import Frame, freeze
 from amqtask.workflow.launch import Launch, launch
+from amqtask.workflow.named import takes_of
 from amqtask.workflow.outgoing import plain, prepare
 from amqtask.workflow.shape import normal
 
@@ -33,7 +35,7 @@ def send(app: App, node: Node) -> Any:
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
-    outgoing = _outgoing(app, begins)
+    outgoing = _outgoing(app, begins, handle)
     for opening in begins.openings:
         ready: Future[None] = Future()
         app.joins.open(opening, partial(_done, ready))
@@ -54,7 +56,7 @@ async def asend(app: App, node: Node) -> Any:
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
-    outgoing = _outgoing(app, begins)
+    outgoing = _outgoing(app, begins, handle)
     for opening in begins.openings:
         ready: Future[None] = Future()
         app.joins.open(opening, partial(_done, ready))
@@ -141,6 +143,10 @@ def check(app: App, node: Node, given: int) -> None:
         case Step():
             task = app.tasks.get(node.task)
             if task is not None and not node.task.startswith("celery."):
+                takes = takes_of(node)
+                if takes is not None:
+                    kwargs = {**node.kwargs, **dict.fromkeys(takes, _VALUE)}
+                    node, given = replace(node, kwargs=kwargs), 0
                 before = (_VALUE,) * (0 if node.immutable else given)
                 _check_step(task, before, node)
         case Chain(steps=(first, *rest)):
@@ -186,9 +192,9 @@ def handle_of(app: App, node: Node, parent: Handle | None = None) -> Any:
             return handle_of(app, node.body, handle_of(app, node.header, parent))
 
 
-def _outgoing(app: App, begins: Launch) -> list[Outgoing]:
+def _outgoing(app: App, begins: Launch, whole: Handle) -> list[Outgoing]:
     parent = _current.get()
-    return [
+    made = [
         prepare(
             app.sender,
             app.tasks,
@@ -198,3 +204,4 @@ def _outgoing(app: App, begins: Launch) -> list[Outgoing]:
         )
         for start in begins.starts
     ]
+    return [replace(each, whole=whole) for each in made]

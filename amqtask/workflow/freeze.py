@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amqtask.message.signature import Chain, Chord, Document, Group, Node, Step, dump, parse
+from amqtask.message.signature import (
+    Chain,
+    Chord,
+    Document,
+    Group,
+    Node,
+    Step,
+    as_list,
+    dump,
+    parse,
+)
 from amqtask.workflow.shape import normal
 
 #: Namespace of ids that follow from another id.
@@ -73,12 +83,12 @@ def last_id(node: Node) -> str:
 
 
 def leaves(node: Node) -> Iterator[Step]:
-    """Yield every step of a signature in the one form; callbacks too."""
+    """Yield every step of a signature in the one form; what follows it by its options too."""
     match node:
         case Step():
             yield node
-            for callback in node.options.get("link") or ():
-                yield from leaves(normal(parse(callback)))
+            for after in (*as_list(node.options.get("link")), *as_list(node.options.get("chain"))):
+                yield from leaves(normal(parse(after)))
         case Chain():
             for step in node.steps:
                 yield from leaves(step)

@@ -146,6 +146,29 @@ def _prefer(known: dict[Any, Kept], key: object, part: Kept) -> None:
         known[key] = part
 
 
+def nested(gathered: Gathered, members: Any) -> Gathered:
+    """Return parts in the groups that a Celery client has put them in.
+
+    Args:
+        members: ``[[id, parent], nodes]`` as Celery keeps a group; None for one without groups.
+
+    A part that is in none of them comes after the others.
+    """
+    if not isinstance(members, list) or len(members) != 2 or not isinstance(members[1], list):
+        return gathered
+    left = {part.id: part for part in gathered.parts}
+    parts = [Kept("", SUCCESS, _nested(node, left)) for node in members[1]]
+    return Gathered([*parts, *left.values()])
+
+
+def _nested(node: Any, left: dict[str, Kept]) -> Any:
+    (id_, _), nodes = node
+    if nodes is not None:
+        return [_nested(each, left) for each in nodes]
+    part = left.pop(id_, None)
+    return None if part is None else part.result
+
+
 def failure(group_id: str, part: Kept) -> ChordError:
     """Return why a chord's body does not run, naming the member."""
     where = "added on the way" if part.index is None else f"{part.index}"

@@ -35,15 +35,12 @@ from amqtask.errors import (
     ConnectionLost,
     EncodeError,
     PublishTimeout,
-    TopologyMismatch,
     Unroutable,
 )
 from amqtask.message import encode
 from amqtask.message.model import Call, Embed, Message
-from amqtask.topology.plan import DeclareQueue, Plan
 from amqtask.transport import Publication, Requirement
 from amqtask.transport.backoff import Backoff
-from amqtask.transport.declare import declare
 from amqtask.transport.taking import Desk, Gone, Hold, Taken
 from amqtask.workflow.join_parts import Gathered, abandoned, dump, gather, keep, load
 from amqtask.workflow.join_work import LoopWork, called, conclude, fail
@@ -79,6 +76,7 @@ class QueueJoins:
         self._transport = app.transport
         self._wait = min(app.settings.join_expires, _LONGEST - _RESERVE)
         self._desk: Desk | None = None
+        self._opener: Desk | None = None
         self._takes: asyncio.Semaphore
         self._work = LoopWork()
 
@@ -136,18 +134,13 @@ class QueueJoins:
         timeout = self._app.settings.publish_timeout
         try:
             async with asyncio.timeout(timeout):
-                self._transport.publisher.start()
-                session = await self._transport.link("publish").up()
-                await declare(session, _plan(queue, target, self._wait))
+                await self._opening.make(queue, _arguments(target, self._wait))
         except TimeoutError:
             raise PublishTimeout(
                 f"the queue of chord {opening.group_id} was not made in {timeout:g} s, so nothing "
                 "of the chord was sent",
                 hint="see whether the broker is there and takes messages",
             ) from None
-        except TopologyMismatch:
-            # made before, by an app with other settings: it does as well
-            log.info("chord.queue_differs queue=%r: it is used as it is", queue)
         alarm = self._alarm(opening.group_id, opening.size, opening.body, self._wait)
         # where the broker puts the alarm, which nobody would hear otherwise
         needs = (self._app.sender.queue_requirement(self._app.queue(target)),)
@@ -205,6 +198,14 @@ class QueueJoins:
             except Taken:
                 await asyncio.sleep(backoff.next())
             _check(ours, part)
+
+    @property
+    def _opening(self) -> Desk:
+        # a client that waits for no results has this connection only
+        link = self._transport.link("publish")
+        if self._opener is None or self._opener.link is not link:
+            self._opener = Desk(link)
+        return self._opener
 
     @property
     def _counting(self) -> Desk:
@@ -313,15 +314,14 @@ def _message(body: bytes, message_id: str, kind: str) -> Message:
     )
 
 
-def _plan(queue: str, target: str, wait: float) -> Plan:
-    """Return the queue of a chord: classic, whose count is exact once a message is confirmed."""
-    arguments = {
+def _arguments(target: str, wait: float) -> dict[str, Any]:
+    """Return those of a chord's queue: classic, whose count is exact once a message is confirmed."""
+    return {
         "x-queue-type": "classic",
         "x-expires": round(min(wait + _RESERVE, _LONGEST) * 1000),
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": target,
     }
-    return Plan((DeclareQueue(queue, durable=True, arguments=arguments),))
 
 
 _backoff = partial(Backoff, first=0.02, cap=1.0)

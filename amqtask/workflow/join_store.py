@@ -23,7 +23,7 @@ from amqtask.backends import StoredBackend
 from amqtask.backends.chords import ChordPart, Standing
 from amqtask.errors import EncodeError
 from amqtask.workflow.join_counted import CountedChords
-from amqtask.workflow.join_parts import Gathered, dump, gather, gone, keep, read
+from amqtask.workflow.join_parts import Gathered, dump, gather, gone, keep, nested, read
 from amqtask.workflow.join_work import LoopWork, conclude, fail
 from amqtask.workflow.ports import Done, Follow, Opening, Part
 
@@ -139,7 +139,13 @@ class StoreJoins:
             await fail(part, waiting.follow, gone(part.group_id))
             sent = False
         else:
-            sent = await conclude(part, self._gathered(part, said), waiting.follow)
+            gathered = self._gathered(part, said)
+            if part.size is None and gathered.failed is None:
+                # Celery's client says in the store how groups within the header are nested
+                load = partial(self._backend.load_group, part.group_id)
+                nodes = await asyncio.wrap_future(self._backend.run(load))
+                gathered = nested(gathered, nodes)
+            sent = await conclude(part, gathered, waiting.follow)
         end = partial(self._chords().end, entry, sent=sent, expires=self._expires)
         await asyncio.wrap_future(self._backend.run(end))
 

@@ -9,6 +9,7 @@ Chord   every member of the header, with the body travelling in each; its body a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +95,7 @@ def launch(node: Node) -> Launch:
     return made
 
 
-def start(step: Step, chain: list[Document] | tuple[()]) -> Start:
+def start(step: Step, chain: Sequence[Document]) -> Start:
     """Return the message of a step.
 
     Args:
@@ -104,12 +105,14 @@ def start(step: Step, chain: list[Document] | tuple[()]) -> Start:
         MalformedMessage: Its callbacks are none.
     """
     options = step.options
+    # Celery hands the rest of a chain to the body of a chord as one of its options
+    chain = [*chain, *(_signatures("chain", options.get("chain")) or ())]
     return Start(
         step,
         Embed(
             callbacks=_signatures("link", options.get("link")),
             errbacks=_signatures("link_error", options.get("link_error")),
-            chain=list(chain) or None,
+            chain=chain or None,
             chord=_chord(options.get("chord")),
         ),
     )

@@ -33,7 +33,7 @@ from amqtask.message.signature import (
 #: Options that say when something starts: they are for what runs first.
 _FIRST = frozenset({"countdown", "eta"})
 #: Options that are for what runs last: whose id is the id of the whole, and what comes after it.
-_LAST = frozenset({"task_id", "link", "chord", "group_id", "group_index"})
+_LAST = frozenset({"task_id", "link", "chain", "chord", "group_id", "group_index"})
 
 #: Gives its list on as it is; see the module's table.
 COLLECT = Step(ACCUMULATE, kwargs={"index": 0})

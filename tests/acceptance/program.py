@@ -19,6 +19,17 @@ from tests.helpers import eventually
 from tests.servers import Names
 
 ROOT = Path(__file__).parents[2]
+#: The head of a tasks.py whose tasks write words into the file ``ledger``.
+WRITING = """
+import asyncio, os, re, time
+from amqtask import App
+
+app = App("tests")
+ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def write(word):
+    os.write(ledger, f"{word}\\n".encode())
+"""
 #: Seconds a program may take; none needs a tenth of it on an idle machine.
 TIMEOUT = 60.0
 

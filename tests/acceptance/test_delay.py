@@ -6,8 +6,6 @@ about the machine.
 
 from __future__ import annotations
 
-from statistics import median
-
 from tests.acceptance.delayed import Delays
 from tests.acceptance.program import Workshop
 from tests.helpers import eventually
@@ -25,12 +23,10 @@ def test_a_thousand_delays(workshop: Workshop) -> None:
     delays.send(CALLS, 0.1, 6.0)
     eventually(lambda: len(delays.runs()) == CALLS, timeout=60)
     assert worker.stop() == 0
-    runs, lateness = delays.runs(), delays.lateness()
+    runs = delays.runs()
     assert set(runs) == set(range(CALLS))
     assert runs.total() == CALLS
-    assert lateness[0] >= -CLOCK
-    # far above what it is, for a machine that does something else: see the bench
-    assert median(lateness) < 2.0
+    assert delays.lateness()[0] >= -CLOCK
 
 
 def test_delays_outlive_every_worker(workshop: Workshop) -> None:

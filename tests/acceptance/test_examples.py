@@ -52,6 +52,8 @@ class Example:
             "AMQTASK_DEAD_LETTER_EXCHANGE": f"{unique['amqtask']}.dead",
             "AMQTASK_DELAY_PREFIX": delay,
             "AMQTASK_CANCEL_EXCHANGE": unique["amqtask.cancel"],
+            "AMQTASK_CONTROL_EXCHANGE": unique["amqtask.control"],
+            "AMQTASK_BEAT_QUEUE": unique["amqtask.beat"],
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
@@ -116,6 +118,8 @@ def example(any_broker: Server, names: Names, tmp_path: Path) -> MakeExample:
         unique["amqtask"] = names.exchange("amqtask")
         names.exchange("amqtask.dead")
         unique["amqtask.cancel"] = names.cancel_exchange("amqtask.cancel")
+        unique["amqtask.control"] = names.exchange("amqtask.control")
+        unique["amqtask.beat"] = names.beat_queue("amqtask.beat")
         return Example(name, tmp_path, any_broker.url, unique, names.delay_prefix())
 
     return make
@@ -184,9 +188,27 @@ def test_topic_routing(example: MakeExample) -> None:
         assert orders.run("send.py") == orders.expected("send.txt")
 
 
+def test_named_steps(example: MakeExample) -> None:
+    """A workflow of named steps gives results by name; its drawing is printed."""
+    nights = example("named_steps", "nights")
+    with nights.worker("worker", "--queues", "nights"):
+        assert nights.run("send.py") == nights.expected("send.txt")
+    assert nights.run("-m", "amqtask", "graph", "tasks.py:nightly") == nights.expected("graph.txt")
+
+
 def squeezed(text: str) -> list[list[str]]:
     """Return the words of each line: how far they stand apart, and in what order, is the names'."""
     return sorted(line.split() for line in text.splitlines())
+
+
+def test_schedules(example: MakeExample) -> None:
+    """Schedules are fired, seen and changed while the beat runs."""
+    weather = example("schedules", "weather")
+    with weather.worker("worker", "--queues", "weather", "--beat") as worker:
+        worker.wait_for("beat.leading")
+        assert weather.run("manage.py") == weather.expected("manage.txt")
+        eventually(lambda: worker.output.count("task.succeeded") >= 3, timeout=TIMEOUT)
+    assert "beat.fired entry='look out'" in worker.output
 
 
 def test_celery_interop(example: MakeExample, names: Names) -> None:

@@ -7,19 +7,12 @@ from collections import Counter
 
 import pytest
 
-from tests.acceptance.program import Workshop
+from tests.acceptance.program import WRITING, Workshop
 from tests.helpers import eventually
 
-TASKS = """
-import asyncio, os, time
-from amqtask import App
-
-app = App("stop")
-ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def write(word):
-    os.write(ledger, f"{word}\\n".encode())
-
+TASKS = (
+    WRITING
+    + """
 @app.task(name="note")
 def note(number):
     write(number)
@@ -55,6 +48,7 @@ async def patient():
     finally:
         write("cleaned up")
 """
+)
 
 
 def _send(workshop: Workshop, code: str) -> None:

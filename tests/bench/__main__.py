@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from amqtask.testing import servers
-from tests.bench import report
+from tests.bench import report, results
 from tests.bench.cases import QUICK, Sizes, cases, check_alike, growing
 from tests.bench.measure import Case, Table, measure
 from tests.bench.peers import environment
@@ -22,6 +22,8 @@ from tests.bench.plot import svg
 PAGE = Path("docs") / "performance.md"
 #: Fewer say nothing about the noise.
 LEAST_ROUNDS = 3
+#: What ``--only`` calls results beside Celery's, which have tables of their own.
+RESULTS = "results"
 
 
 def main() -> None:
@@ -35,6 +37,10 @@ def main() -> None:
         chosen = _chosen(said, place)
         loads = [os.getloadavg()[0]]
         tables = _measured(chosen, said.rounds, place, console, loads)
+        kept = ""
+        if said.rivals and not said.growth and RESULTS in (said.only or RESULTS).split(","):
+            count = results.QUICK if said.quick else results.COUNT
+            kept = results.run(console, server.url, count, LEAST_ROUNDS)
         circumstances = report.Circumstances(
             server.version,
             report.is_local(server.url),
@@ -45,6 +51,9 @@ def main() -> None:
     console.print("\n".join(circumstances.lines()), highlight=False)
     if said.write:
         _write(tables, circumstances, growth=said.growth)
+        if kept:
+            written = ROOT / PAGE
+            written.write_text(results.with_section(written.read_text(), kept))
         console.print(f"wrote {PAGE}")
 
 
@@ -58,9 +67,9 @@ def _chosen(said: argparse.Namespace, place: Place) -> list[Case]:
         found = cases(place, sizes, rivals=said.rivals, redis=url)
     if not said.only:
         return found
-    keys = said.only.split(",")
+    keys = [key for key in said.only.split(",") if key != RESULTS]
     if unknown := set(keys) - {case.key for case in found}:
-        known = ", ".join(case.key for case in found)
+        known = ", ".join([*(case.key for case in found), RESULTS])
         sys.exit(f"tests.bench: no case {', '.join(sorted(unknown))}; there are {known}")
     return [case for case in found if case.key in keys]
 

@@ -66,8 +66,10 @@ def _ours(place: Place, count: int, label: str, backend: str) -> Mapping[str, Re
 
 
 def _theirs(place: Place, count: int, rival: Rival, redis: str) -> Mapping[str, Reading]:
+    # a slow one takes long enough with fewer
+    fewer = count // (5 if rival.safe else 1)
     with rival.working(place, results=redis):
-        reading = rival.read(place, "chords", results=redis, count=count, size=SIZE)
+        reading = rival.read(place, "chords", results=redis, count=fewer, size=SIZE)
     return {rival.label: reading}
 
 

@@ -118,6 +118,8 @@ def _celery(label: str, *options: str, safe: bool = False) -> Rival:
     worker = (
         *("-m", "celery", "-A", "tests.bench.peers.celery_side", "worker", "-Q", "{queue}"),
         *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+        # two workers of one name cannot run at the same time: their control queue is exclusive
+        *("-n", "{queue}@%h"),
         *options,
     )
     return Rival(f"Celery, {label}", "celery_side", safe, worker)

@@ -298,6 +298,16 @@ def test_a_member_that_adds_others_has_the_chord_wait_for_them(shop: Shop) -> No
     assert (values[:2], sorted(values[2:])) == ([0, 1], ["x", "y"])
 
 
+def test_what_was_added_may_end_before_the_member_that_has_added_it(shop: Shop) -> None:
+    """It is sent before that member's part is kept, and completes nothing in its place."""
+    chord = shop.chord(2)
+    chord.part(None, id=f"{chord.id}-x", value="x")
+    chord.part(1)
+    assert chord.follow.bodies == []
+    chord.part(0, extra=1)
+    assert chord.follow.bodies == [[0, 1, "x"]]
+
+
 def test_a_body_that_was_not_sent_is_sent_when_its_part_is_offered_again(shop: Shop) -> None:
     """The part is not safe before the body is: the error reaches whoever holds the delivery."""
     chord = shop.chord(2)

@@ -85,6 +85,11 @@ def add_tasks(app: Any) -> None:
         target = Queue(queue, exchange="", routing_key=queue, no_declare=True)
         return str(app.send_task(name, args, queue=target).id)
 
+    @app.task(bind=True, name="celery.tell")
+    def tell(self: Any, queue: str) -> None:
+        target = Queue(queue, exchange="", routing_key=queue, no_declare=True)
+        app.send_task("told", [described(self.request)], queue=target)
+
 
 def described(request: Any) -> dict[str, Any]:
     """Return what a Celery task knows about its call."""

@@ -410,25 +410,15 @@ def test_many_at_once(client: Any, worker: AbstractContextManager[Node]):
         assert results.get(timeout=ANSWER) == [number + 1 for number in range(50)]
 
 
-@pytest.mark.parametrize("follow", ["chain", "link", "link_error", "chord"])
-def test_step_of_a_workflow_is_kept_whole(
-    client: Any, worker: AbstractContextManager[Node], follow: str
-):
-    """A step is not run without what follows it: it is parked, its caller told; the worker goes on."""
-    task_id = f"first-{follow}"
-    follower = client.signature("ours.add", (10,))
-    options: dict[str, Any] = {"task_id": task_id}
-    if follow == "chain":
-        options["chain"] = [dict(follower)]
-    elif follow == "chord":
-        options.update(chord=dict(follower), group_id="the-group", group_index=0)
-    else:
-        options[follow] = follower
+def test_steps_follow(client: Any, worker: AbstractContextManager[Node]):
+    """A chain and a callback of Celery's client go on over rpc: each step's result finds its caller."""
     with worker:
-        first = client.send_task("ours.add", [1, 2], **options)
-        with pytest.raises(Exception, match="is a step of a workflow"):
-            first.get(timeout=ANSWER)
-        assert client.send_task("ours.add", [3, 4]).get(timeout=ANSWER) == 7
+        add = client.signature("ours.add", (1, 2))
+        result = celery.chain(add, client.signature("ours.add", (10,))).apply_async()
+        assert result.get(timeout=ANSWER) == 13
+        callback = client.signature("ours.add", (100,)).set(task_id="the-callback")
+        assert add.apply_async(link=callback).get(timeout=ANSWER) == 3
+        assert client.AsyncResult("the-callback").get(timeout=ANSWER) == 103
 
 
 def test_call_from_a_celery_task(celery_worker: CeleryWorker, make_app: MakeApp, names: Names):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from amqtask.clock import telling, wall
+from amqtask.clock import awake, telling, wall
 
 
 def test_it_is_the_time_of_day() -> None:
@@ -24,3 +24,10 @@ def test_a_test_may_say_what_time_it_is() -> None:
             raise LookupError
         assert wall() == 1.0
     assert wall() > 1e9
+
+
+def test_awake_goes_on_whatever_the_wall_says() -> None:
+    """A right that runs out is not prolonged by a clock that is set back."""
+    before = awake()
+    with telling(lambda: 0.0):
+        assert before <= awake() < before + 60

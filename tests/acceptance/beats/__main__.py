@@ -1,7 +1,8 @@
 """The command: ``python -m tests.acceptance.beats [--seconds 600] [--beats 3] [--url URL]``.
 
 Beats fire three entries each second while one of them at a time, mostly the leader, is killed,
-stopped, cut off or left in silence, at random. At the end the ledger of what their queue got is
+stopped, cut off or left in silence, at random. With ``--cluster`` they are on a RabbitMQ cluster of
+three nodes of its own, each beat on another one, and nodes are killed too. At the end the ledger of what their queue got is
 judged: exit code 0 says that no instant is missing and none has two ids.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from tests.acceptance.beats.ledger import judge
 from tests.acceptance.beats.site import Place, Site, now, site_on
 from tests.acceptance.program import workshop_in
+from tests.cluster import Node, private_cluster
 from tests.embedded import broker_process
 from tests.servers import Names
 
@@ -52,19 +54,38 @@ FAULTS = (
 )
 
 
+def _node(site: Site, place: Place) -> Node:
+    assert site.cluster is not None
+    return site.cluster.nodes[site.places.index(place) % len(site.cluster.nodes)]
+
+
+def _boot(site: Site, place: Place) -> None:
+    node = _node(site, place)
+    node.start()
+    node.await_up()
+
+
+NODE = Fault("node kill -9", lambda site, place: _node(site, place).kill(), _boot)
+
+
 def main() -> int:
     """Run, and judge."""
     said = _arguments()
     chance = random.Random(said.seed)
     print(f"seed {said.seed}")
     with contextlib.ExitStack() as stack:
-        url = said.url or stack.enter_context(broker_process()).url
+        cluster = stack.enter_context(private_cluster()) if said.cluster else None
+        if cluster is not None:
+            urls = cluster.urls
+        else:
+            urls = [said.url or stack.enter_context(broker_process()).url]
         names = Names()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if said.url:
-            stack.callback(names.delete, url)
-        workshop = stack.enter_context(workshop_in(folder, url, names))
-        site = stack.enter_context(site_on(workshop, url, said.beats))
+            stack.callback(names.delete, urls[0])
+        workshop = stack.enter_context(workshop_in(folder, urls[0], names))
+        site = stack.enter_context(site_on(workshop, *urls, beats=said.beats))
+        site.cluster = cluster
         site.wait_for_seconds(3)
         waits = _break(site, chance, said.seconds)
         site.wait_for_seconds(10)
@@ -74,9 +95,10 @@ def main() -> int:
 def _break(site: Site, chance: random.Random, seconds: float) -> dict[str, list[float]]:
     """Do harm for so long; returns how long it took another beat to fire, by kind of fault."""
     end = time.monotonic() + seconds
-    waits: dict[str, list[float]] = {fault.name: [] for fault in FAULTS}
+    faults = [*FAULTS, NODE, NODE] if site.cluster is not None else [*FAULTS]
+    waits: dict[str, list[float]] = {fault.name: [] for fault in faults}
     while time.monotonic() < end:
-        fault = chance.choice(FAULTS)
+        fault = chance.choice(faults)
         leader = site.leader()
         victim = leader if chance.random() < 0.8 else chance.choice(site.places)
         lasts, since = chance.uniform(*LASTS), now()
@@ -118,6 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--beats", type=int, default=3)
+    parser.add_argument("--cluster", action="store_true", help="a RabbitMQ cluster of its own")
     parser.add_argument("--url", help="a RabbitMQ; a broker of its own by default")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)))
     return parser.parse_args()

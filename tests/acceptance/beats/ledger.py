@@ -46,8 +46,8 @@ class Ledger:
     the same message having been written down before.
     """
 
-    def __init__(self, url: str, queue: str) -> None:
-        self._url, self._queue = url, queue
+    def __init__(self, urls: Sequence[str], queue: str) -> None:
+        self._urls, self._queue = itertools.cycle(urls), queue
         self._lock = threading.Lock()
         self._fired: list[Fired] = []
         self._ending = threading.Event()
@@ -73,8 +73,8 @@ class Ledger:
             self._ending.wait(0.2)
 
     def _take(self) -> None:
-        parameters = pika.URLParameters(self._url)
-        parameters.heartbeat = 30
+        parameters = pika.URLParameters(next(self._urls))
+        parameters.heartbeat = 5
         connection = pika.BlockingConnection(parameters)
         try:
             channel = connection.channel()

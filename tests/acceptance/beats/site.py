@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tests.acceptance.beats.ledger import Fired, Ledger
 from tests.acceptance.program import Program, Workshop
+from tests.cluster import Cluster
 from tests.helpers import eventually
 from tests.proxy import Proxy, proxied
 
@@ -48,14 +49,18 @@ class Place:
 class Site:
     """Beats that fire every second, and their ledger."""
 
-    def __init__(self, workshop: Workshop, url: str, stack: ExitStack, beats: int = 3) -> None:
+    def __init__(
+        self, workshop: Workshop, urls: Sequence[str], stack: ExitStack, beats: int
+    ) -> None:
         self._workshop = workshop
+        #: What they run on, where that is theirs to be broken.
+        self.cluster: Cluster | None = None
         workshop.write(TASKS)
-        self.ledger = Ledger(url, workshop.queue)
+        self.ledger = Ledger(urls, workshop.queue)
         stack.callback(self.ledger.close)
         self.places: list[Place] = []
-        for _ in range(beats):
-            proxy = stack.enter_context(proxied(url))
+        for number in range(beats):
+            proxy = stack.enter_context(proxied(urls[number % len(urls)]))
             self.places.append(Place(proxy, self._start(proxy)))
 
     def leader(self) -> Place:
@@ -109,10 +114,10 @@ class Site:
 
 
 @contextmanager
-def site_on(workshop: Workshop, url: str, beats: int = 3) -> Iterator[Site]:
-    """Run beats in a workshop for the length of a ``with``."""
+def site_on(workshop: Workshop, *urls: str, beats: int = 3) -> Iterator[Site]:
+    """Run beats in a workshop for the length of a ``with``, spread over some brokers."""
     with ExitStack() as stack:
-        made = Site(workshop, url, stack, beats)
+        made = Site(workshop, urls, stack, beats)
         try:
             yield made
         finally:

@@ -37,14 +37,18 @@ def main() -> None:
         print(f"{at} {time.monotonic() - begun:7.1f}  {line}", flush=True)
 
     print(f"seed {said.seed}: --seed {said.seed} does the same again", flush=True)
-    failed = False
-    with ExitStack() as stack:
-        at = _brokers(stack, said.shared, say)
-        for run in _runs(said, at, say):
-            outcome = run()
-            failed |= bool(outcome.violations)
-            _report(outcome, said.keep)
-    sys.exit(1 if failed else 0)
+    outcomes: list[Outcome] = []
+    try:
+        with ExitStack() as stack:
+            at = _brokers(stack, said.shared, say)
+            for run in _runs(said, at, say):
+                outcomes.append(run())
+                _report(outcomes[-1])
+    finally:
+        # after all else: of a build's output the last lines are what is read
+        for outcome in outcomes:
+            _judgement(outcome, said.keep)
+    sys.exit(1 if any(outcome.violations for outcome in outcomes) else 0)
 
 
 def _runs(
@@ -82,20 +86,25 @@ def _brokers(stack: ExitStack, shared: bool, say: Callable[[str], None]) -> Brok
     return at
 
 
-def _report(outcome: Outcome, keep: bool) -> None:
+def _report(outcome: Outcome) -> None:
     print(f"\n== {outcome.title}")
     for line in outcome.facts:
         print(f"   {line}")
     for growth in outcome.growths:
         print(f"   {growth}")
-    for line in outcome.violations[:SHOWN]:
-        print(f"   VIOLATION {line}")
-    if (more := len(outcome.violations) - SHOWN) > 0:
-        print(f"   and {more} more")
     if outcome.violations:
         for log in sorted(outcome.folder.glob("*.log")):
             tail = log.read_text(errors="replace").splitlines()[-40:]
             print(f"\n-- the end of {log}\n" + "\n".join(tail))
+    sys.stdout.flush()
+
+
+def _judgement(outcome: Outcome, keep: bool) -> None:
+    print(f"\n== {outcome.title}: {'FAILED' if outcome.violations else 'passed'}")
+    for line in outcome.violations[:SHOWN]:
+        print(f"   VIOLATION {line}")
+    if (more := len(outcome.violations) - SHOWN) > 0:
+        print(f"   and {more} more")
     if outcome.violations or keep:
         print(f"   kept: {outcome.folder}")
     else:

@@ -7,19 +7,12 @@ import signal
 
 import psutil
 
-from tests.acceptance.program import Workshop
+from tests.acceptance.program import WRITING, Workshop
 from tests.helpers import eventually
 
-TASKS = """
-import asyncio, os, re, time
-from amqtask import App
-
-app = App("hung")
-ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def write(word):
-    os.write(ledger, f"{word}\\n".encode())
-
+TASKS = (
+    WRITING
+    + """
 @app.task(name="note")
 def note(word):
     write(word)
@@ -61,6 +54,7 @@ def closes_everything():
     os.closerange(3, 4096)
     time.sleep(120)
 """
+)
 
 
 def _send(workshop: Workshop, code: str) -> None:

@@ -9,19 +9,13 @@ from functools import partial
 
 import pytest
 
-from tests.acceptance.program import Program, Workshop
+from tests.acceptance.program import WRITING, Program, Workshop
 from tests.helpers import eventually
 
-TASKS = """
-import asyncio, os, re, time
-from amqtask import App
-
+TASKS = (
+    WRITING
+    + """
 VERSION = "one"
-app = App("signals")
-ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def write(word):
-    os.write(ledger, f"{word}\\n".encode())
 
 @app.task(name="note")
 def note(number):
@@ -53,6 +47,7 @@ def holds_the_interpreter():
     write("begun")
     re.match("(a+)+$", "a" * 64 + "b")  # a C function that comes back after ages
 """
+)
 
 
 def _send(workshop: Workshop, code: str) -> None:

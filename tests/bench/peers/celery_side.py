@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from typing import Any
@@ -151,7 +152,7 @@ def in_flight(count: int) -> dict[str, Any]:
 
 def chords(count: int, size: int) -> dict[str, Any]:
     """Send chords, then wait for all results."""
-    chord([echo.s(1)], total.s()).delay().get(timeout=30)
+    chord([echo.s(1)], total.s()).delay().get(timeout=240)
     began = clock()
     results = [
         chord([echo.s(number) for number in range(size)], total.s()).delay() for _ in range(count)
@@ -164,4 +165,5 @@ def chords(count: int, size: int) -> dict[str, Any]:
 
 def finish() -> None:
     """Disconnect."""
+    gc.collect()  # results unsubscribe when they go, which is too late at the very end
     app.close()

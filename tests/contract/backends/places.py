@@ -119,18 +119,18 @@ def keyvalue(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @contextmanager
 def postgresql(request: pytest.FixtureRequest) -> Iterator[str]:
-    with _database(request.getfixturevalue("postgresql").url, "postgresql+psycopg") as url:
+    with database(request.getfixturevalue("postgresql").url, "postgresql+psycopg") as url:
         yield url
 
 
 @contextmanager
 def mysql(request: pytest.FixtureRequest) -> Iterator[str]:
-    with _database(request.getfixturevalue("mysql").url, "mysql+pymysql") as url:
+    with database(request.getfixturevalue("mysql").url, "mysql+pymysql") as url:
         yield url
 
 
 @contextmanager
-def _database(url: str, driver: str) -> Iterator[str]:
+def database(url: str, driver: str) -> Iterator[str]:
     """Make a database for these tests on a server that others use, too."""
     name = f"amqtask_test_{uuid.uuid4().hex[:8]}"
     server = sa.make_url(url).set(drivername=driver)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pika
+import pika.exceptions
 import pytest
 
 from amqtask import AsyncResult, Progress, ResultTimeout, ResultTooLarge, as_completed
 from amqtask.errors import EncodeError
 from amqtask.message.results import encode_exception
-from tests.contract.backends.conftest import Ends
+from amqtask.testing import Server
+from tests.contract.backends.conftest import Ends, MakeApp
 from tests.helpers import TIMEOUT, aeventually, eventually
+from tests.servers import Names
 
 
 def our_threads() -> int:
@@ -239,6 +244,20 @@ def test_nothing_is_left_after_close(ends: Ends):
     again = ends.call()
     ends.save(again, value=2)
     assert again.get(TIMEOUT) == 2
+
+
+def test_no_queue_is_left_after_close(open_app: MakeApp, rabbitmq: Server, names: Names):
+    """The queue for replies goes with the app; rpc+direct:// has none."""
+    queue = names.queue()
+    app = open_app("rpc://", broker=rabbitmq.url, queues=[queue])
+    app.send_task("t.task", queue=queue)
+    assert app.backend is not None
+    address = app.backend.reply_to()
+    with closing(pika.BlockingConnection(pika.URLParameters(rabbitmq.url))) as connection:
+        connection.channel().queue_declare(address, passive=True)
+        app.close()
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+            connection.channel().queue_declare(address, passive=True)
 
 
 def test_a_forked_child_has_connections_of_its_own(ends: Ends):

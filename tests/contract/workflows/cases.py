@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from amqtask import ArgumentsError, ChordError, TaskRevoked, WorkflowFailed, chain, chord, group
 from tests.contract.workflows.tasks import Tasks
@@ -559,8 +559,13 @@ REFUSED: list[tuple[str, Callable[[Tasks], Any], type[Exception], str]] = [
         Exception,
         "no one value",
     ),
-    ("no signature", lambda t: chain(t.add.s(1, 1), 5), ArgumentsError, "no signature"),
-    ("a task instead of its signature", lambda t: group(t.add), ArgumentsError, "no signature"),
+    ("no signature", lambda t: chain(t.add.s(1, 1), cast(Any, 5)), ArgumentsError, "no signature"),
+    (
+        "a task instead of its signature",
+        lambda t: group(cast(Any, t.add)),
+        ArgumentsError,
+        "no signature",
+    ),
     ("an unknown option", lambda t: t.add.s(1, 1).set(prioritty=1), Exception, "did you mean"),
     (
         "a signature in JSON that is none",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from amqtask import App
+from amqtask.beat import handover
 from amqtask.beat.service import Beat
 from tests.helpers import TIMEOUT, eventually
 from tests.integration.worker.inprocess import Line, line_to
@@ -75,6 +76,12 @@ class RunningBeat:
 
 MakeApp = Callable[..., App]
 Beating = Callable[..., RunningBeat]
+
+
+@pytest.fixture(autouse=True)
+def _short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beat that finds no state waits less for one that remembers it; where none can, that is."""
+    monkeypatch.setattr(handover, "REMEMBER", 0.2)
 
 
 @pytest.fixture

@@ -9,9 +9,16 @@ import pytest
 
 from amqtask import App, cron, every
 from amqtask.errors import ConfigurationError, NoAnswer
+from amqtask.testing import Server
 from tests.helpers import eventually
 from tests.integration.beat.conftest import Beating, MakeApp
 from tests.integration.worker.inprocess import Line
+
+
+@pytest.fixture
+def broker(any_broker: Server) -> str:
+    """One broker: how beats share a queue is tested on all of them, in `test_state_loss`."""
+    return any_broker.url
 
 
 def test_entries_are_told_apart_and_changed(

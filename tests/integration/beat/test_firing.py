@@ -15,11 +15,18 @@ from amqtask.backends.pending import Pending
 from amqtask.broker import Broker
 from amqtask.errors import BackendUnavailable
 from amqtask.message.results import ResultMeta
+from amqtask.testing import Server
 from amqtask.transport import seat
 from tests.helpers import eventually
 from tests.integration.beat.conftest import Beating, MakeApp, RunningBeat
 from tests.integration.worker.inprocess import Line, line_to
 from tests.proxy import closed_port
+
+
+@pytest.fixture
+def broker(any_broker: Server) -> str:
+    """One broker: how beats share a queue is tested on all of them, in `test_state_loss`."""
+    return any_broker.url
 
 
 def take(line: Line, queue: str) -> tuple[dict[str, Any], bytes]:

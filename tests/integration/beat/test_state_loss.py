@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from amqtask import App, every
+from amqtask.beat import handover
 from amqtask.beat.plan import Mark
 from amqtask.beat.state import State, snapshot
 from tests.helpers import eventually
@@ -147,9 +148,14 @@ def test_a_state_of_a_later_version_is_left_alone(
 
 
 def test_a_deleted_queue_is_made_anew_from_memory(
-    make_app: MakeApp, beating: Beating, line: Line, state: str
+    make_app: MakeApp,
+    beating: Beating,
+    line: Line,
+    state: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever led remembers, whoever leads next: nothing that was added is lost."""
+    monkeypatch.setattr(handover, "REMEMBER", 5.0)
     first, second = make_app(), make_app()
     for each in (first, second):
         declare(each)
@@ -160,6 +166,23 @@ def test_a_deleted_queue_is_made_anew_from_memory(
     eventually(lambda: sum(beat.counts.get("due", 0) for beat in beats) > 5, timeout=90)
     first.schedules.timeout = 60.0
     assert {each.name for each in first.schedules.list()} == {"tick", "mine"}
+
+
+def test_entries_that_the_next_code_lacks_are_named(
+    make_app: MakeApp, beating: Beating, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a deploy that drops one, or when two apps of one name have different schedules."""
+    old, new = make_app(), make_app()
+    declare(old)
+    old.schedule("dropped", "note", every(seconds=1))
+    declare(new)
+    beat = beating(old)
+    eventually(lambda: beat.counts.get("due", 0) >= 2, timeout=30)
+    beat.stop()
+    with caplog.at_level(logging.WARNING, logger="amqtask.beat"):
+        beating(new, "next")
+        eventually(lambda: "beat.left_behind" in caplog.text)
+    assert "entries=['dropped']: the leader before had them" in caplog.text
 
 
 def test_a_lost_connection_is_a_lost_lead(make_app: MakeApp, beating: Beating) -> None:

@@ -128,7 +128,7 @@ def test_a_slow_network_is_only_slow(make_app: MakeApp, names: Names, proxy: Pro
     proxy.delay(0.2)
     began = time.monotonic()
     _pipeline(app, 100)
-    assert 0.4 <= time.monotonic() - began < 4
+    assert 0.4 <= time.monotonic() - began < 15  # one for each message would be 20 at least
 
 
 async def test_a_closed_channel_costs_no_message(
@@ -294,7 +294,7 @@ async def test_closing_while_connecting(make_link: MakeLink, proxy: Proxy) -> No
     await aeventually(lambda: proxy.connections == 1)
     began = time.monotonic()
     await link.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4  # the handshake may take 5
     assert link.session is None
 
 

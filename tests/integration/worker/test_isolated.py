@@ -389,6 +389,7 @@ def test_stopping_asks_then_gives_back(shop: Shop, queue: str, line: Line):
     shop.send("cleans")
     eventually(lambda: len(shop.ledger) == 1, timeout=30)
     worker.begin_to_stop()
+    eventually(lambda: not worker.node.ready)  # else what is given back comes once more
     worker.node.cancel_running()
     eventually(worker.stopped)
     assert shop.ledger[1:] == ["TaskCancelled"]

@@ -209,11 +209,27 @@ def test_stopping_asks_then_gives_back(
     task.delay()
     eventually(lambda: floor.said == ["began"])
     worker.begin_to_stop()
+    eventually(lambda: not worker.node.ready)  # else what is given back comes once more
     worker.node.cancel_running()
     eventually(worker.stopped)
     assert line.size(queue) == 1
     assert line.size(f"{queue}.dead") == 0
     assert worker.node.counts == {"given_back": 1}
+
+
+def test_what_comes_after_all_was_cancelled_does_not_begin(
+    app, queue, floor: Floor, kind, running: Running, line: Line
+):
+    """Two signals in a row: the broker may send the call that was just given back once more."""
+    task = _task(app, floor, kind)
+    worker = running(app)
+    worker.node.cancel_running()
+    task.delay()
+    eventually(lambda: worker.node.counts["given_back"])
+    worker.begin_to_stop()
+    eventually(worker.stopped)
+    assert floor.said == []
+    assert line.size(queue) == 1
 
 
 def test_the_board_shows_what_runs(app, floor: Floor, kind, running: Running):

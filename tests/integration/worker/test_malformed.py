@@ -261,10 +261,6 @@ ROWS: dict[str, tuple[dict[str, Any], bytes, dict[str, Any], str, str]] = {
         *({**ADD, "compression": 3}, GOOD, {}, "malformed"),
         "MalformedMessage: compression is 3, not the name of a compression",
     ),
-    "a step of a workflow": (
-        *(ADD, b'[[1],{},{"callbacks":[{"task":"t.next","args":[]}]}]', {}, "unsupported"),
-        "UnsupportedMessage: task 't.add' (id A) is a step of a workflow: callbacks would have to follow it",
-    ),
     "arguments that do not fit": (
         *({**ADD, "task": "t.one"}, b"[[1,2,3],{},{}]", {}, "failed"),
         "TypeError: ...",

@@ -217,3 +217,19 @@ def test_afterwards_the_app_is_as_before(app: App) -> None:
         assert app.backend is not backend
     assert app.backend is backend
     assert app.stand_in is None
+
+
+def test_a_workflow_of_named_steps(app: App, mode: Eager) -> None:
+    """Its steps run in their order, each with the results that it takes."""
+
+    @app.task
+    def word(of: str, **parts: str) -> str:
+        return of + "".join(f"[{name}={parts[name]}]" for name in sorted(parts))
+
+    wf = app.workflow("letters")
+    wf.step("a", word.s("a"))
+    wf.step("b", word.s("b"), after="a").step("c", word.s("c"), after="a")
+    wf.step("d", word.s("d"), after=("a", "b", "c"))
+    run = wf.delay()
+    assert run.get(1) == {"d": "d[a=a][b=b[a=a]][c=c[a=a]]"}
+    assert (run.progress().done, run.ready()) == (4, True)

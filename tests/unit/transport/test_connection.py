@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 
-from amqtask.transport.connection import Heartbeats, _Services
+from amqtask.transport.connection import Connection, Heartbeats, _Services
 from tests.helpers import aeventually
 
 
@@ -28,6 +30,32 @@ async def test_a_peer_that_is_gone_at_once_is_reported() -> None:
     assert isinstance(error, ConnectionResetError)
     assert str(error) == "the connection was reset as soon as it was made"
     assert raised == []
+
+
+async def test_it_reads_much_at_once() -> None:
+    """pika's 4 KiB would cut through every fourth message, and pika would have to read that."""
+    asked: list[int] = []
+
+    class Recording(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            asked.append(size)
+            return super().recv(size, flags)
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        recording = Recording(ours.family, ours.type, ours.proto, ours.detach())
+        recording.setblocking(False)
+        connection = Connection.__new__(Connection)
+        transport = _AsyncPlaintextTransport(
+            recording, connection, _Services(asyncio.get_running_loop())
+        )
+        with suppress(AttributeError):  # it has not been set up beyond its transport
+            connection._proto_connection_made(transport)
+        theirs.send(b"x")
+        with suppress(BlockingIOError, AttributeError):
+            transport._consume()
+        recording.close()
+    assert asked[0] == 64 * 1024
 
 
 class Clockwork:

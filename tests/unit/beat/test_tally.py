@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from amqtask import every
 from amqtask.beat.plan import Fire, Mark
-from amqtask.beat.term import settled
+from amqtask.beat.tally import settled
 from amqtask.policy.entry import Entry
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
