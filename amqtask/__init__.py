@@ -60,12 +60,10 @@ from amqtask.pipeline import Pipeline
 from amqtask.policy.retry import RetryPolicy
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
-from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
-from amqtask.workflow.builder import Workflow
 from amqtask.workflow.canvas import (
     GroupSignature,
     Signature,
@@ -74,19 +72,28 @@ from amqtask.workflow.canvas import (
     group,
     signature,
 )
-from amqtask.workflow.run import WorkflowRun
 
-# A program that schedules nothing need not take the time to import how that is done.
+# A program without schedules and named steps need not take the time to import them.
 if typing.TYPE_CHECKING:
     from amqtask.policy.entry import Entry
     from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
+    from amqtask.schedules import ScheduleInfo, Schedules
+    from amqtask.workflow.builder import Workflow
+    from amqtask.workflow.run import WorkflowRun
 else:
     _LATE = {
+        "Cron": "amqtask.policy.schedule",
         "Entry": "amqtask.policy.entry",
-        **dict.fromkeys(
-            ("Cron", "Every", "Once", "Schedule", "cron", "every", "once"),
-            "amqtask.policy.schedule",
-        ),
+        "Every": "amqtask.policy.schedule",
+        "Once": "amqtask.policy.schedule",
+        "Schedule": "amqtask.policy.schedule",
+        "ScheduleInfo": "amqtask.schedules",
+        "Schedules": "amqtask.schedules",
+        "Workflow": "amqtask.workflow.builder",
+        "WorkflowRun": "amqtask.workflow.run",
+        "cron": "amqtask.policy.schedule",
+        "every": "amqtask.policy.schedule",
+        "once": "amqtask.policy.schedule",
     }
 
     def __getattr__(name):

@@ -44,18 +44,18 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
-from amqtask.workflow.builder import Workflow
 from amqtask.workflow.builtin import BUILTIN
 from amqtask.workflow.canvas import Canvas, signature
 from amqtask.workflow.ports import Joins
-from amqtask.workflow.run import STATE, WorkflowRun
 
-# Most programs that send calls have no schedules and join no chords: what these need is
-# imported where it is first used, and the time for it is not part of `import amqtask`.
+# Most programs that send calls have no schedules, join no chords and name no steps: what
+# these need is imported where it is first used, and is no part of `import amqtask`.
 if TYPE_CHECKING:
     from amqtask.entries import Entries, ScheduleOptions
     from amqtask.policy.entry import Entry
     from amqtask.schedules import Schedules
+    from amqtask.workflow.builder import Workflow
+    from amqtask.workflow.run import WorkflowRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -449,6 +449,8 @@ class App:
 
     def workflow(self, name: str) -> Workflow:
         """Return a workflow that steps can be added to; see `Workflow`."""
+        from amqtask.workflow.builder import Workflow
+
         return Workflow(self, name)
 
     def workflow_run(self, id: str) -> WorkflowRun | None:
@@ -458,6 +460,8 @@ class App:
             NoBackend: Results are off.
             BackendError: The backend does not answer.
         """
+        from amqtask.workflow.run import STATE, WorkflowRun
+
         meta = self.result(id).meta
         if meta is None or meta.status != STATE:
             return None
