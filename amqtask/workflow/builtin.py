@@ -30,7 +30,7 @@ from amqtask.message.signature import (
     parse,
 )
 from amqtask.workflow.compose import signature
-from amqtask.workflow.join_parts import EXPIRE
+from amqtask.workflow.ports import EXPIRE
 
 if TYPE_CHECKING:
     from amqtask.task import Task

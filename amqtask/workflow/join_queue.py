@@ -44,9 +44,9 @@ from amqtask.message.model import Call, Embed, Message
 from amqtask.transport import Publication, Requirement
 from amqtask.transport.backoff import Backoff
 from amqtask.transport.taking import Desk, Gone, Hold, Taken
-from amqtask.workflow.join_parts import EXPIRE, Gathered, abandoned, dump, gather, keep, load
+from amqtask.workflow.join_parts import Gathered, abandoned, dump, gather, keep, load
 from amqtask.workflow.join_work import LoopWork, called, conclude, fail
-from amqtask.workflow.ports import Done, Follow, Opening, Part
+from amqtask.workflow.ports import EXPIRE, Done, Follow, Opening, Part
 
 if TYPE_CHECKING:
     from amqtask.app import App
