@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -131,12 +130,10 @@ def _client(stack: ExitStack, broker: str, redis: str, theirs: str, ours: str) -
 
 def _disconnect(backend: Any) -> None:
     """Close what a Celery client has open to Redis, which its own close leaves to the collector."""
-    gc.collect()  # Celery's results unsubscribe when they go, which makes a connection
-    pubsub = backend.result_consumer._pubsub
-    connection = None if pubsub is None else pubsub.connection
-    backend.result_consumer.stop()
-    if connection is not None:
-        connection.disconnect()
+    consumer = backend.result_consumer
+    consumer.stop()
+    # results unsubscribe when the collector takes them, which would make a connection
+    consumer._pubsub = None
     backend.client.connection_pool.disconnect()
 
 
