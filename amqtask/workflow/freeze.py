@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from amqtask.message.signature import (
+    MAP,
+    STARMAP,
     Chain,
     Chord,
     Document,
@@ -24,6 +26,8 @@ from amqtask.message.signature import (
 )
 from amqtask.workflow.shape import normal
 
+#: Options that say where a call goes.
+_WHERE = frozenset({"queue", "exchange", "routing_key", "priority"})
 #: Namespace of ids that follow from another id.
 _DERIVED = uuid.UUID("6d1c8e5a-3b0a-4c7e-9f53-0f5f6a1d7b42")
 
@@ -120,15 +124,47 @@ def _frozen(node: Node, frame: Frame, first: str | None) -> Node:
 
 
 def _step(step: Step, frame: Frame, first: str | None) -> Step:
-    options = {**frame.defaults(step.task), **step.options}
+    options = {**_own(step, frame), **step.options}
     if not options.get("task_id"):
         options["task_id"] = first or frame.new_id()
     options.setdefault("root_id", frame.root)
     if "reply_to" not in options and (reply_to := frame.reply_to(step)):
         options["reply_to"] = reply_to
     if options.get("link"):
-        options["link"] = [_callback(each, frame) for each in options["link"]]
+        options["link"] = [_callback(each, frame) for each in as_list(options["link"])]
+    if options.get("link_error"):
+        options["link_error"] = [_errback(each, frame) for each in as_list(options["link_error"])]
     return replace(step, options=options)
+
+
+def _own(step: Step, frame: Frame) -> Mapping[str, Any]:
+    """Return the options a step has of itself; a run over items goes where its task's calls go."""
+    if step.task not in (MAP, STARMAP):
+        return frame.defaults(step.task)
+    inner = parse(step.kwargs["task"])
+    assert isinstance(inner, Step)
+    options = {**frame.defaults(inner.task), **inner.options}
+    return {name: options[name] for name in _WHERE & options.keys()}
+
+
+def _errback(document: Document, frame: Frame) -> Document:
+    """Return an errback with its tasks' options; its ids follow from the call that failed."""
+    return dump(_at_home(normal(parse(document)), frame))
+
+
+def _at_home(node: Node, frame: Frame) -> Node:
+    match node:
+        case Step():
+            return replace(node, options={**_own(node, frame), **node.options})
+        case Chain():
+            return replace(node, steps=tuple(_at_home(step, frame) for step in node.steps))
+        case Group():
+            return replace(node, members=tuple(_at_home(each, frame) for each in node.members))
+        case Chord():
+            header, body = _at_home(node.header, frame), _at_home(node.body, frame)
+            assert isinstance(header, Group)
+            return replace(node, header=header, body=body)
+    raise AssertionError(f"{node!r} is no signature")
 
 
 def _callback(document: Document, frame: Frame) -> Document:

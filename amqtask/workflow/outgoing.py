@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Options that only a process has, and no message.
 _HERE = frozenset({"call_timeout", "retry"})
 _NAMES = frozenset(field.name for field in fields(Options)) - _HERE
+#: Options of which a frozen step of ours has one, where its task does.
+_WHERE = frozenset({"queue", "exchange", "routing_key"})
 _TIMES = ("eta", "expires")
 
 
@@ -86,9 +88,11 @@ def prepare(
         stamps=_stamps(step),
     )
     task = tasks.get(step.task)
-    return sender.prepare(
-        step.task, step.args, step.kwargs, call_options(step.options), task, place
-    )
+    said = step.options
+    if task is not None and reply_to is not None and not _WHERE & said.keys():
+        # of another client, which leaves it to whoever sends the step
+        said = {**plain(task.defaults), **said}
+    return sender.prepare(step.task, step.args, step.kwargs, call_options(said), task, place)
 
 
 def _stamps(step: Step) -> dict[str, Any]:
