@@ -28,7 +28,7 @@ from amqtask.policy.entry import Entry
 
 #: Fires in one tick, and entries that one tick looks at: what keeps it short.
 FIRES = 250
-LOOKS = 500
+LOOKS = 250
 #: Seconds until an entry is looked at again whose schedule failed.
 AGAIN = 60.0
 

@@ -83,6 +83,7 @@ class Desk:
             "counts": dict(tally.counts),
             "drift": round(tally.drift, 3),
             "most_drift": round(tally.most_drift, 3),
+            "most_tick": round(tally.most_tick, 4),
         }
 
     async def _list(self, _: Arguments) -> Any:

@@ -92,9 +92,9 @@ def snapshot(state: State, plain: Mapping[str, Any] | None = None) -> Message:
     )
 
 
-def note(seq: int, marks: Mapping[str, Mark]) -> Message:
-    """Return the message that holds the marks that changed."""
-    return _message(NOTE, {"v": VERSION, "seq": seq, "marks": plain_marks(marks)})
+def note(seq: int, plain: Mapping[str, Any]) -> Message:
+    """Return the message that holds the marks that changed, as `plain_marks` gives them."""
+    return _message(NOTE, {"v": VERSION, "seq": seq, "marks": plain})
 
 
 def plain_marks(marks: Mapping[str, Mark]) -> dict[str, Any]:

@@ -32,11 +32,13 @@ class Tally:
             ``missed``, ``skipped`` and ``failed`` were not, ``late`` were tried again.
         drift: Seconds between an instant and the broker's confirm, of the last fire that was due.
         most_drift: The most of these.
+        most_tick: Seconds of processor time that the longest tick took, sending included.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     drift: float = 0.0
     most_drift: float = 0.0
+    most_tick: float = 0.0
     _repeats: Repeats = field(default_factory=Repeats)
 
     def sent(self, fire: Fire, now: datetime) -> float:

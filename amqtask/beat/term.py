@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,6 +150,7 @@ class Term:
             TransportError: The lead is lost.
         """
         async with self.lock:
+            began = time.thread_time()
             self._release_held(now)
             tick = self.agenda.tick(now)
             self._tally.tell(tick)
@@ -159,6 +161,8 @@ class Term:
                 self._correct(tick.fires, outcome, marks, now)
             if marks:
                 await self._save(marks)
+            took = time.thread_time() - began
+            self._tally.most_tick = max(self._tally.most_tick, took)
             return tick.wake
 
     async def run_now(self, name: str) -> Fire:
@@ -287,12 +291,15 @@ class Term:
         )
         # remembered before it is written: what was fired must not be forgotten if that fails
         self.state = state
-        self._plain.update(plain_marks(marks))
-        message = note(state.seq, marks)
-        self._noted += len(message.body)
-        small = self._whole <= _SMALL
-        whole = whole or dynamic is not None or small or self._noted >= self._whole
-        if whole:
+        changed = plain_marks(marks)
+        self._plain.update(changed)
+        many = 2 * len(marks) > len(known.marks)
+        message: Message | None = None
+        if not (whole or many or dynamic is not None or self._whole <= _SMALL):
+            message = note(state.seq, changed)
+            self._noted += len(message.body)
+        whole = message is None or self._noted >= self._whole
+        if whole or message is None:
             self._prune()
             message = snapshot(self.state, self._plain)
         before = tuple(self._own)

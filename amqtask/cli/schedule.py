@@ -230,6 +230,7 @@ def status(ctx: click.Context, /, where: str | None, as_json: bool) -> None:
     click.echo(f"entries  {found['entries']}, {found['dynamic']} of them added at run time")
     click.echo(f"fires    {counts}")
     click.echo(f"drift    {found['drift']:.3f} s, {found['most_drift']:.3f} s at most")
+    click.echo(f"ticks    {found['most_tick'] * 1000:.0f} ms of processor time at most")
 
 
 for _command in (outlook.next_, outlook.export, outlook.import_):

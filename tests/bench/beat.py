@@ -27,11 +27,11 @@ ROOT = Path(__file__).parents[2]
 START = 20.0
 
 _OURS = """
-from amqtask import App, cron, every
+from amqtask import App, cron
 app = App("bench-beat")
 ZONES = ("UTC", "Europe/Paris", "America/New_York", "Asia/Kolkata")
 for number in range({entries}):
-    # due within the next weeks, not within the measured seconds
+    # not due within the measured seconds
     when = cron(f"{{number % 60}} {{number % 24}} 1 1 *", tz=ZONES[number % 4])
     app.schedule(f"entry {{number}}", "nothing", when, args=[number])
 """
@@ -82,10 +82,19 @@ def main() -> None:
             before = {name: _seconds(process) for name, process in beats.items()}
             time.sleep(said.seconds)
             print(f"{said.entries} entries, {said.seconds:g} s, RabbitMQ {server.version}")
+            asked = subprocess.run(
+                [sys.executable, "-m", "amqtask", "-A", "ours", "schedule", "status"],
+                cwd=folder,
+                env=environ,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
             for name, process in beats.items():
                 cpu = 100 * (_seconds(process) - before[name]) / said.seconds
                 rss = process.memory_info().rss >> 20
                 print(f"| {name} | {cpu:.2f} % of a core | {rss} MiB |")
+            print(asked.stdout, end="")
 
 
 def _start(

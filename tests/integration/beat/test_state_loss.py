@@ -208,7 +208,7 @@ def test_what_a_former_leader_knows_is_adopted(
     app.schedules.add("mine", "note", every(hours=1))
     future = datetime.now(UTC) + timedelta(seconds=3)
     mark = Mark(future, app.entries.get("tick").form, future, 5)  # type: ignore[union-attr]
-    table = {"schedule": {"every": 60}, "task": "note"}
+    table = {"schedule": {"cron": "0 0 29 2 *"}, "task": "note"}  # not due meanwhile
     line.send(state, snapshot(State(10**6, {"tick": mark}, {"theirs": table})).body)
     eventually(
         lambda: {each.name for each in app.schedules.list()} == {"tick", "mine", "theirs"},

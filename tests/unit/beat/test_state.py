@@ -20,6 +20,7 @@ from amqtask.beat.state import (
     adopt,
     fold,
     note,
+    plain_marks,
     read,
     snapshot,
 )
@@ -58,8 +59,8 @@ def test_a_large_one_is_packed() -> None:
 def test_notes_count_over_the_snapshot() -> None:
     """A note changes the marks it names, whatever order the queue has them in."""
     whole = read(snapshot(State(5, {"a": MARK, "b": MARK}, {"x": {"task": "t"}})))
-    first = read(note(6, {"a": later(MARK, 1)}))
-    second = read(note(7, {"a": later(MARK, 2)}))
+    first = read(note(6, plain_marks({"a": later(MARK, 1)})))
+    second = read(note(7, plain_marks({"a": later(MARK, 2)})))
     for records in ([whole, first, second], [second, whole, first]):
         state = fold(records)
         assert state == State(7, {"a": later(MARK, 2), "b": MARK}, {"x": {"task": "t"}})
