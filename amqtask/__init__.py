@@ -1,5 +1,7 @@
 """amqtask: tasks on RabbitMQ, confirmed, retried and never lost."""
 
+import typing
+
 from amqtask.app import App
 from amqtask.context import Context, current_task
 from amqtask.errors import (
@@ -55,26 +57,51 @@ from amqtask.errors import (
     WorkflowFailed,
 )
 from amqtask.pipeline import Pipeline
-from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
-from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
 from amqtask.progress import Progress
 from amqtask.result import AsyncResult, GroupResult, ResultSet, Tally, as_completed
-from amqtask.schedules import ScheduleInfo, Schedules
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
-from amqtask.workflow.builder import Workflow
-from amqtask.workflow.canvas import (
-    GroupSignature,
-    Signature,
-    chain,
-    chord,
-    group,
-    signature,
-)
-from amqtask.workflow.run import WorkflowRun
+from amqtask.workflow.canvas import GroupSignature, Signature
+from amqtask.workflow.compose import chain, chord, group, signature
+
+# A program without schedules and named steps need not take the time to import them.
+if typing.TYPE_CHECKING:
+    from amqtask.policy.entry import Entry
+    from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
+    from amqtask.schedules import ScheduleInfo, Schedules
+    from amqtask.workflow.builder import Workflow
+    from amqtask.workflow.run import WorkflowRun
+else:
+    _LATE = {
+        "Cron": "amqtask.policy.schedule",
+        "Entry": "amqtask.policy.entry",
+        "Every": "amqtask.policy.schedule",
+        "Once": "amqtask.policy.schedule",
+        "Schedule": "amqtask.policy.schedule",
+        "ScheduleInfo": "amqtask.schedules",
+        "Schedules": "amqtask.schedules",
+        "Workflow": "amqtask.workflow.builder",
+        "WorkflowRun": "amqtask.workflow.run",
+        "cron": "amqtask.policy.schedule",
+        "every": "amqtask.policy.schedule",
+        "once": "amqtask.policy.schedule",
+    }
+
+    def __getattr__(name):
+        """Import what is called so, and keep it."""
+        import importlib
+
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_LATE})
+
 
 __version__ = "0.1.0"
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import threading
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
-from amqtask.asking import Asker
 from amqtask.backends import Backend, DirectBackend, open_backend
 from amqtask.cancel import Canceller, as_ids
 from amqtask.context import Context, _current
-from amqtask.entries import Entries, ScheduleOptions, declare, from_setting
 from amqtask.errors import ConfigurationError, NoBackend, PipelineError
 from amqtask.imports import autodiscover, import_modules
 from amqtask.message.model import Call
 from amqtask.options import CallOptions, Options, options
 from amqtask.pipeline import Pipeline, active_pipeline
-from amqtask.policy.entry import Entry
 from amqtask.policy.retry import RetryPolicy
 from amqtask.registry import Registry, task_name
 from amqtask.result import AsyncResult, GroupResult, remember
-from amqtask.schedules import Schedules
 from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
@@ -36,13 +44,19 @@ from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
-from amqtask.workflow.builder import Workflow
 from amqtask.workflow.builtin import BUILTIN
-from amqtask.workflow.canvas import Canvas, signature
-from amqtask.workflow.inside import addition_of, replacement_of
-from amqtask.workflow.join import joins_of
+from amqtask.workflow.canvas import Canvas
+from amqtask.workflow.compose import signature
 from amqtask.workflow.ports import Joins
-from amqtask.workflow.run import STATE, WorkflowRun
+
+# Most programs that send calls have no schedules, join no chords and name no steps: what
+# these need is imported where it is first used, and is no part of `import amqtask`.
+if TYPE_CHECKING:
+    from amqtask.entries import Entries, ScheduleOptions
+    from amqtask.policy.entry import Entry
+    from amqtask.schedules import Schedules
+    from amqtask.workflow.builder import Workflow
+    from amqtask.workflow.run import WorkflowRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -146,8 +160,9 @@ class App:
             values=said, source=config, environ=environ, pyproject=pyproject or _pyproject()
         )
         self.tasks = Registry()
-        #: What the code wants beats to fire, by `schedule`, ``@app.task(schedule=...)`` and settings.
-        self.entries = Entries()
+        self._lock = threading.Lock()
+        self._entries: Entries | None = None
+        self._schedules: Schedules | None = None
         for task, function in BUILTIN.items():
             self.tasks.add_builtin(
                 SyncTask(self, function, name=task, bind=True, retry=NO_RETRY, defaults=Options())
@@ -156,8 +171,6 @@ class App:
         self.loop: AbstractEventLoop | None = None
         self.transport = Transport(self.settings, name=name)
         self._canceller = Canceller(self.settings, self.transport)
-        #: What beats have before them, seen and changed at run time.
-        self.schedules = Schedules(self, Asker(self.settings, self.transport))
         self._queues: dict[str, Queue] = {}
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)
@@ -173,8 +186,8 @@ class App:
         self.stand_in: StandIn | None = None
         #: Called with every call that was sent, in the thread that sent it.
         self.on_sent: list[Callable[[Outgoing], object]] = []
-        for entry_name, table in from_setting(self.settings):
-            self._schedule(entry_name, table.pop("task"), table.pop("schedule"), table)
+        if self.settings.beat_schedule:
+            self._schedule_settings()
         remember(self)
 
     # -- tasks --------------------------------------------------------------------
@@ -256,13 +269,42 @@ class App:
         """
         return self._schedule(name, what, when, said)
 
+    def _schedule_settings(self) -> None:
+        from amqtask.entries import from_setting
+
+        for name, table in from_setting(self.settings):
+            self._schedule(name, table.pop("task"), table.pop("schedule"), table)
+
     def _schedule(self, name: str, what: Any, when: Any, said: Mapping[str, Any]) -> Entry:
+        from amqtask.entries import declare
+
         entry = declare(self, name, what, when, said)
         self.entries.add(entry)
         queue = said.get("queue")
         if isinstance(queue, Queue):
             self._add_queue(queue)
         return entry
+
+    @property
+    def entries(self) -> Entries:
+        """What the code wants beats to fire, by `schedule`, ``@app.task(schedule=...)`` and settings."""
+        with self._lock:
+            if self._entries is None:
+                from amqtask.entries import Entries
+
+                self._entries = Entries()
+            return self._entries
+
+    @property
+    def schedules(self) -> Schedules:
+        """What beats have before them, seen and changed at run time."""
+        with self._lock:
+            if self._schedules is None:
+                from amqtask.asking import Asker
+                from amqtask.schedules import Schedules
+
+                self._schedules = Schedules(self, Asker(self.settings, self.transport))
+            return self._schedules
 
     def autodiscover(self, *packages: str, module: str = "tasks") -> None:
         """Have workers import every module of this name in these packages, at any depth."""
@@ -408,6 +450,8 @@ class App:
 
     def workflow(self, name: str) -> Workflow:
         """Return a workflow that steps can be added to; see `Workflow`."""
+        from amqtask.workflow.builder import Workflow
+
         return Workflow(self, name)
 
     def workflow_run(self, id: str) -> WorkflowRun | None:
@@ -417,6 +461,8 @@ class App:
             NoBackend: Results are off.
             BackendError: The backend does not answer.
         """
+        from amqtask.workflow.run import STATE, WorkflowRun
+
         meta = self.result(id).meta
         if meta is None or meta.status != STATE:
             return None
@@ -518,17 +564,23 @@ class App:
                 await self.transport.publish_and_await(publication)
 
     def _replacement(self, call: Call, made: Canvas[..., Any]) -> dict[str, Any]:
+        from amqtask.workflow.inside import replacement_of
+
         return replacement_of(self, call, made._node)
 
     def _addition(
         self, call: Call, made: Canvas[..., Any], position: int
     ) -> tuple[dict[str, Any], AsyncResult[Any]]:
+        from amqtask.workflow.inside import addition_of
+
         return addition_of(self, call, made._node, position)
 
     @property
     def joins(self) -> Joins:
         """What joins the members of chords: the result backend where it can, else the broker."""
         if self._joins is None:
+            from amqtask.workflow.join import joins_of
+
             self._joins = joins_of(self)
         return self._joins
 

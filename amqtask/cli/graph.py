@@ -11,9 +11,6 @@ from amqtask.workflow.canvas import Canvas
 from amqtask.workflow.drawing import Graph, graph_of
 from amqtask.workflow.shape import normal
 
-#: Forms of a drawing.
-FORMS = ("mermaid", "dot")
-
 
 def print_graph(where: str, form: str) -> None:
     """Print the drawing of a workflow or a signature.

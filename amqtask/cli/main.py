@@ -9,16 +9,12 @@ from typing import Any
 
 import click
 
-from amqtask.cli.beat import start_beat
 from amqtask.cli.cancel import cancel_calls
 from amqtask.cli.common import Command as _Command
 from amqtask.cli.common import app_option as _app_option
 from amqtask.cli.common import find as _find
-from amqtask.cli.graph import FORMS, print_graph
 from amqtask.cli.kinds import bounds, limit, seconds, seconds_or_none, size
-from amqtask.cli.live import watch_calls
 from amqtask.cli.result import show_result
-from amqtask.cli.schedule import schedule
 from amqtask.cli.topology import show_topology
 from amqtask.cli.worker import start_worker
 from amqtask.worker.forks import Template
@@ -39,7 +35,23 @@ _health_host_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Tree(click.Group):
+    """The commands, and one group that is imported when it is asked for: a worker need not hold it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted([*super().list_commands(ctx), "schedule"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name; None when there is none."""
+        if cmd_name == "schedule":
+            from amqtask.cli.schedule import schedule
+
+            return schedule
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Tree, context_settings={"help_option_names": ["-h", "--help"]})
 @_app_option
 @click.version_option(package_name="amqtask")
 @click.pass_context
@@ -195,6 +207,8 @@ def beat(ctx: click.Context, /, where: str | None, **given: Any) -> None:
     Start as many as you like: one of them leads, the others stand by, and each instant
     is fired by one. SIGTERM or Ctrl-C hands the lead over and exits with 0.
     """
+    from amqtask.cli.beat import start_beat  # most workers run none
+
     sys.exit(start_beat(_find(ctx, where), **given))
 
 
@@ -262,12 +276,16 @@ def watch(ctx: click.Context, /, where: str | None, id: str, once: bool) -> None
     shown. It needs a result backend that stores. Exit code 0: all ended well; 1: some failed;
     3, with --once: some have not ended.
     """
+    from amqtask.cli.live import watch_calls  # a worker need not hold rich
+
     sys.exit(watch_calls(_find(ctx, where), id, once=once))
 
 
 @cli.command(cls=_Command)
 @click.argument("where", metavar="FILE:WORKFLOW")
-@click.option("--format", "form", type=click.Choice(FORMS), default="mermaid", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True
+)
 def graph(where: str, form: str) -> None:
     """Print the drawing of a Workflow, or of a chain, group or chord.
 
@@ -275,6 +293,8 @@ def graph(where: str, form: str) -> None:
       amqtask graph tasks.py:nightly
       amqtask graph shop.flows:nightly --format dot | dot -Tsvg > nightly.svg
     """  # noqa: D301 - click wants the character itself
+    from amqtask.cli.graph import print_graph  # nor what only builds workflows
+
     print_graph(where, form)
 
 
@@ -373,6 +393,3 @@ def dev(
             arguments += [f"--{name}", str(value)]
     folders = () if no_reload else watch or (Path(),)
     sys.exit(run_dev(Wishes(named, data, port, folders, arguments)))
-
-
-cli.add_command(schedule)

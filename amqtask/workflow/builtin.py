@@ -29,8 +29,8 @@ from amqtask.message.signature import (
     Step,
     parse,
 )
-from amqtask.workflow.canvas import signature
-from amqtask.workflow.join_parts import EXPIRE
+from amqtask.workflow.compose import signature
+from amqtask.workflow.ports import EXPIRE
 
 if TYPE_CHECKING:
     from amqtask.task import Task

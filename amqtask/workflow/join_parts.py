@@ -17,8 +17,6 @@ from amqtask.message.text import show
 from amqtask.workflow.ports import Part
 
 SUCCESS = "SUCCESS"
-#: The task that the alarm of a chord's queue calls.
-EXPIRE = "amqtask.expire_join"
 #: Missing members that an error names at most.
 _NAMED = 10
 

@@ -17,6 +17,8 @@ from amqtask.errors import ChordError
 from amqtask.message.model import Call
 from amqtask.message.signature import Document
 
+#: The task that the alarm of a chord's queue calls.
+EXPIRE = "amqtask.expire_join"
 #: Called once, on any thread, with None when it is safe, or with what kept it from that.
 Done = Callable[[Exception | None], object]
 

@@ -15,9 +15,8 @@ from amqtask import App
 from amqtask.errors import ChordError, ConnectionLost, EncodeError, MessageTooLarge, TaskRevoked
 from amqtask.message.model import Call
 from amqtask.workflow.join import joins_of
-from amqtask.workflow.join_parts import EXPIRE
 from amqtask.workflow.join_queue import PREFIX, QueueJoins
-from amqtask.workflow.ports import Done, Joins, Opening, Part
+from amqtask.workflow.ports import EXPIRE, Done, Joins, Opening, Part
 from tests.contract.backends.places import PREFIX as STORE_PREFIX
 from tests.contract.backends.places import STORED
 from tests.helpers import TIMEOUT, eventually

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -124,9 +125,19 @@ def _client(stack: ExitStack, broker: str, redis: str, theirs: str, ours: str) -
     stack.callback(reset)  # they are the process's, not the app's
     client = make(broker, redis, theirs, ours, PREFIX)
     stack.callback(client.close)
-    stack.callback(lambda: client.backend.client.connection_pool.disconnect())
-    stack.callback(lambda: client.backend.result_consumer.stop())
+    stack.callback(_disconnect, client.backend)
     return client
+
+
+def _disconnect(backend: Any) -> None:
+    """Close what a Celery client has open to Redis, which its own close leaves to the collector."""
+    gc.collect()  # Celery's results unsubscribe when they go, which makes a connection
+    pubsub = backend.result_consumer._pubsub
+    connection = None if pubsub is None else pubsub.connection
+    backend.result_consumer.stop()
+    if connection is not None:
+        connection.disconnect()
+    backend.client.connection_pool.disconnect()
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import inspect
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import amqtask
 from amqtask import errors
 
@@ -16,13 +18,31 @@ def test_sorted_and_without_repeats() -> None:
 
 
 def test_every_name_is_there() -> None:
-    """What `__all__` promises exists, and what is there is promised."""
+    """What `__all__` promises exists, and what is there is promised, also what comes late."""
+    for name in amqtask.__all__:
+        assert getattr(amqtask, name) is not None
     public = {
         name
         for name, value in vars(amqtask).items()
         if not name.startswith("_") and not inspect.ismodule(value)
     }
     assert public | {"__version__"} == set(amqtask.__all__)
+
+
+def test_late_names_are_listed() -> None:
+    """What is imported when it is asked for is seen by `dir` before that, and by `import *`."""
+    assert set(amqtask.__all__) <= set(dir(amqtask))
+    found: dict[str, object] = {}
+    exec("from amqtask import *", found)
+    assert set(amqtask.__all__) <= set(found)
+
+
+def test_no_other_name() -> None:
+    """A name that is not there is refused as by any module."""
+    with pytest.raises(AttributeError, match="module 'amqtask' has no attribute 'crom'"):
+        amqtask.crom  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'crom'"):
+        exec("from amqtask import crom")  # type checkers refuse the statement
 
 
 def test_every_error_is_on_the_face() -> None:

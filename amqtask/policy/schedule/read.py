@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from amqtask.errors import ConfigurationError, near
@@ -48,6 +47,8 @@ def schedule_from_plain(plain: Mapping[str, Any]) -> Schedule:
     for kind, read in _KINDS.items():
         if kind in plain:
             return read(dict(plain))
+    from importlib.metadata import entry_points  # slow import, for kinds that are not ours
+
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     named = [kind for kind in plain if kind in found]
     if not named:

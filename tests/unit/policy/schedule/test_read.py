@@ -149,7 +149,7 @@ def _offer(monkeypatch: pytest.MonkeyPatch, kind: str, function: str) -> None:
     point = EntryPoint(kind, f"{__name__}:{function}", read.ENTRY_POINTS)
     # the test's own module need not be importable by its name
     monkeypatch.setattr(EntryPoint, "load", lambda self: globals()[self.attr])
-    monkeypatch.setattr(read, "entry_points", lambda group: [point])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
 
 
 def test_a_schedule_of_your_own() -> None:
