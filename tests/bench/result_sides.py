@@ -146,7 +146,9 @@ def _waiter(handle: AsyncResult[Any]) -> tuple[list[float], threading.Thread]:
 def open_apps(url: str, broker: str, queue: str) -> tuple[App, App]:
     """Return a worker's app and a caller's."""
     said: dict[str, Any] = {"backend": url, "broker": broker, "result_expires": KEPT}
-    worker, caller = (App(name, environ={}, queues=[queue], **said) for name in ("w", "c"))
+    if queue:
+        said["queues"] = [queue]
+    worker, caller = (App(name, environ={}, **said) for name in ("w", "c"))
     return worker, caller
 
 

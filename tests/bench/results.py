@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pika.exceptions import AMQPError
 from rich.console import Console
 from rich.table import Table
 
@@ -147,14 +148,18 @@ def run(
     for store in stores() if chosen is None else chosen:
         try:
             with store.open() as url:
-                place = {"url": url, "broker": broker, "queue": names.queue("bench")}
+                queue = names.queue("bench") if store.name == "rpc" else ""
+                place = {"url": url, "broker": broker, "queue": queue}
                 lines += measured(store.name, place, count, rounds)
                 if store.name in TOLD:
                     wakes.append(woken(store.name, place, WAITS if count == COUNT else WAITS // 10))
-        except ConfigurationError as error:
-            print(f"{store.name}: {error}", file=sys.stderr)
-        finally:
-            names.delete(broker)
+        except (ConfigurationError, subprocess.SubprocessError) as error:
+            # what was measured so far stays
+            print(f"{store.name} is left out: {error}", file=sys.stderr, flush=True)
+    try:
+        names.delete(broker)
+    except AMQPError as error:
+        print(f"queues are left on the broker: {error!r}", file=sys.stderr)
     _show(console, "Results a second", HEADS, [line.cells() for line in lines])
     _show(console, "Waiters go on", WAKE_HEADS, [wake.cells() for wake in wakes])
     return section(lines, wakes, count)
