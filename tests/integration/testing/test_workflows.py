@@ -98,3 +98,20 @@ def test_eager_failure():
         made = chord([app.signature("boom"), app.signature("add", (1, 1))], app.signature("xsum"))
         with pytest.raises(ChordError, match="boom"):
             made.delay().get()
+
+
+def test_no_step_is_lost_when_connections_are_cut():
+    """A step whose ack is lost runs again, and sends what follows it again: under the same id."""
+    app = make_app()
+    with sandbox(app) as box, box.worker(app):
+        add, xsum = app.signature("add"), app.signature("xsum")
+        chains = [
+            chain(add.clone((n, 1)), *[add.clone((1,)) for _ in range(4)]).delay()
+            for n in range(30)
+        ]
+        chords = [(group(add.clone((n, k)) for k in range(4)) | xsum).delay() for n in range(10)]
+        for result in (chains[3], chords[3], chains[15], chords[8]):
+            box.faults.cut_connections()
+            result.get(30)
+        assert [result.get(30) for result in chains] == [n + 5 for n in range(30)]
+        assert [result.get(30) for result in chords] == [4 * n + 6 for n in range(10)]
