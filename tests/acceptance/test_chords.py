@@ -162,7 +162,9 @@ def test_every_body_runs_whatever_dies(
         repeats = len(workshop.ledger()) - count
         print(f"{repeats} bodies ran more than once")
         assert repeats <= trouble.count.total() * PREFETCH * PROCESSES
-        assert trouble.worker.stop() == 0
+        # its code tells nothing here: the child that it begins in place of a killed one may be
+        # killed by the stop itself, and counts as failed then
+        trouble.worker.stop()
 
 
 def _bodies(workshop: Workshop) -> dict[int, list[list[list[int]]]]:
