@@ -32,7 +32,7 @@ help:
 	@echo 'make test   run the tests (ARGS="-k name" picks some)'
 	@echo 'make lint   check format, style, types and layers'
 	@echo 'make docs   build the docs into docs/_build/html'
-	@echo 'make bench  measure, beside other libraries; takes half an hour'
+	@echo 'make bench  measure, beside other libraries; takes half an hour (ARGS="--quick", --growth)'
 	@echo 'make chaos  break brokers, links and workers for 20 minutes (ARGS="--seconds 120")'
 	@echo 'make clean  remove what the others made'
 

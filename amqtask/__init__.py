@@ -64,14 +64,8 @@ from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
-from amqtask.workflow.canvas import (
-    GroupSignature,
-    Signature,
-    chain,
-    chord,
-    group,
-    signature,
-)
+from amqtask.workflow.canvas import GroupSignature, Signature
+from amqtask.workflow.compose import chain, chord, group, signature
 
 # A program without schedules and named steps need not take the time to import them.
 if typing.TYPE_CHECKING:

@@ -45,7 +45,8 @@ from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
 from amqtask.workflow.builtin import BUILTIN
-from amqtask.workflow.canvas import Canvas, signature
+from amqtask.workflow.canvas import Canvas
+from amqtask.workflow.compose import signature
 from amqtask.workflow.ports import Joins
 
 # Most programs that send calls have no schedules, join no chords and name no steps: what

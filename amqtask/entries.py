@@ -28,6 +28,7 @@ _NOT_HERE = {
     "eta": "the schedule says when; countdown= starts each call later than that",
     "task_id": "each fire has its own, made of entry and instant",
     "call_timeout": "nobody waits for the value",
+    **dict.fromkeys(("link", "link_error"), "schedule a task that starts the workflow"),
 }
 #: What an entry of `beat_schedule` may have besides, for Celery's sake. Intervals are counted
 #: from full ones here anyway, which is what ``relative`` asks for there.
@@ -233,7 +234,7 @@ def _what(name: str, what: Any) -> dict[str, Any]:
 
 def _document(what: Any) -> Mapping[str, Any] | None:
     """Return a signature's JSON form, by whatever method it has for that."""
-    for method in ("to_json", "to_dict", "__json__"):
+    for method in ("as_dict", "to_dict", "__json__"):
         make = getattr(what, method, None)
         if callable(make):
             made = make()
@@ -254,7 +255,7 @@ def _parted(name: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     of_entry = {each.name for each in fields(Entry)} - {"name", "schedule", "options", "origin"}
     known = [*of_entry, *CallOptions.__annotations__]
     for key, value in found.items():
-        if key not in known:
+        if key not in known and key not in _NOT_HERE:
             raise ConfigurationError(
                 f"entry {name!r} has no option {key!r}{near(key, known)}",
                 hint=f"known options: {', '.join(sorted(known))}",

@@ -13,12 +13,8 @@ from amqtask.message.signature import Step
 from amqtask.options import CallOptions, Options, options
 from amqtask.policy.retry import RetryPolicy
 from amqtask.result import AsyncResult
-from amqtask.workflow.canvas import (
-    GroupSignature,
-    Signature,
-    chunk_signature,
-    map_signature,
-)
+from amqtask.workflow.canvas import GroupSignature, Signature
+from amqtask.workflow.compose import chunk_signature, map_signature
 from amqtask.workflow.outgoing import plain
 
 if TYPE_CHECKING:

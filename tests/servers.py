@@ -101,7 +101,7 @@ class Names:
 
     Attributes:
         shared_levels: Says where the delay levels are that all tests of a run share. Making and
-            deleting 32 quorum queues takes half a second, each keeps three file handles of
+            deleting 45 quorum queues takes half a second, each keeps three file handles of
             RabbitMQ's, and calls do not meet there, as each waits for a queue of its test's own.
             None outside of pytest: there each has its own.
     """

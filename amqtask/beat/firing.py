@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -97,9 +98,14 @@ class Firing:
         await self._fenced.close()
 
     async def _publish(self, publications: Sequence[Publication]) -> None:
+        timeout = self._app.settings.publish_timeout
+        # what takes long comes before the proof, which does not keep; what was not ready in time
+        # fails in its turn
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._fenced.prepare(publications)
         if not self._seat.may():
             await self._seat.prove()
-        timeout = self._app.settings.publish_timeout
         await self._fenced.publish(publications, may=self._seat.may, timeout=timeout)
         if self._seat.over.done():  # whatever the outcome says, somebody else goes on from here
             await self._seat.prove()

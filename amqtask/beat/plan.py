@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from amqtask.errors import ConfigurationError, MalformedMessage
+from amqtask.beat.instants import after, latest, up_to
+from amqtask.errors import MalformedMessage
 from amqtask.policy.entry import Entry
-from amqtask.policy.schedule import utc
 from amqtask.policy.schedule.every import EPOCH
 
 #: An instant that is late by no more than this is on time: what taking over may cost.
@@ -238,17 +238,17 @@ def decide(
         return Decision((), mark, None)
     horizon = now - grace - timedelta(seconds=entry.jitter)
     at, missed, fires = mark.at, None, _Fires(app, entry, mark)
-    following = _after(entry, at)
+    following = after(entry, at)
     if following is not None and following <= horizon:
         past, at, missed = _past(entry, following, horizon, now, most)
         for instant in past:
             fires.add(instant, "caught_up")
-        following = _after(entry, at)
+        following = after(entry, at)
     while following is not None and len(fires.made) < most:
         if following + entry.late_by(following) > now:
             break
         fires.add(following, "due")
-        at, following = following, _after(entry, following)
+        at, following = following, after(entry, following)
     mark = replace(mark, at=at, fired=fires.last, fires=mark.fires + len(fires.made))
     if following is None:
         return Decision(tuple(fires.made), mark, None, missed, ended=True)
@@ -293,59 +293,21 @@ def _past(
     """Return which instants up to the horizon are caught up, what is decided, what is missed."""
     floor = None if entry.window is None else now - timedelta(seconds=entry.window)
     if entry.catch_up == "all" and floor is not None:
-        start = first if first >= floor else _after(entry, floor - _MICROSECOND)
+        start = first if first >= floor else after(entry, floor - _MICROSECOND)
         if start is not None and start <= horizon:
-            chosen = _instants(entry, start, horizon, most)
+            chosen = up_to(entry, start, horizon, most)
             return chosen, chosen[-1], _missed(entry, first, start)
-    last = _latest(entry, first, horizon)
+    last = latest(entry, first, horizon)
     if entry.catch_up == "latest" and (floor is None or last >= floor):
         return [last], last, _missed(entry, first, last)
     return [], last, _missed(entry, first, last + _MICROSECOND)
 
 
-def _instants(entry: Entry, start: datetime, end: datetime, most: int) -> list[datetime]:
-    """Return the instants from ``start``, which is one, to ``end``; at most so many."""
-    found = [start]
-    while len(found) < most:
-        following = _after(entry, found[-1])
-        if following is None or following > end:
-            break
-        found.append(following)
-    return found
-
-
 def _missed(entry: Entry, first: datetime, before: datetime) -> Missed | None:
     if first >= before:
         return None
-    count = len(_instants(entry, first, before - _MICROSECOND, COUNTED))
+    count = len(up_to(entry, first, before - _MICROSECOND, COUNTED))
     return Missed(entry, first, before, count)
-
-
-def _latest(entry: Entry, first: datetime, end: datetime) -> datetime:
-    """Return the last instant up to ``end``; ``first`` is one. By halving: there may be millions."""
-    found, bound = first, end
-    while (following := _after(entry, found)) is not None and following <= end:
-        middle = found + (bound - found) / 2
-        later = _after(entry, middle)
-        if later is not None and later <= end:
-            found = later
-        else:
-            found, bound = following, middle
-    return found
-
-
-def _after(entry: Entry, after: datetime) -> datetime | None:
-    """Return the entry's next instant in UTC, checked: a schedule may be anybody's."""
-    found: Any = entry.due_after(after)
-    if found is None:
-        return None
-    if not isinstance(found, datetime) or found.tzinfo is None or found <= after:
-        raise ConfigurationError(
-            f"schedule of entry {entry.name!r} says that {found!r} follows {after.isoformat()}",
-            hint="its next() has to return an aware datetime later than the one it is given, "
-            "or None",
-        )
-    return utc(found)
 
 
 def _micros(instant: datetime) -> int:

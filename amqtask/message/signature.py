@@ -179,14 +179,16 @@ def dump(node: Node, *, chord_size: int | None = None) -> Document:
 
 
 def _document(task: str, node: Node, kind: str | None, kwargs: Document) -> Document:
-    return {
+    document = {
         "task": task,
         "args": [],
         "kwargs": kwargs,
         "options": dict(node.options),
-        "subtask_type": kind,
         "immutable": node.immutable,
     }
+    if kind is not None:  # what is not there is null to Celery; a long chain is shorter for it
+        document["subtask_type"] = kind
+    return document
 
 
 def chord_size(document: Mapping[str, Any]) -> int | None:

@@ -60,6 +60,15 @@ class Fenced:
         self._settled: asyncio.Future[None] | None = None
         self._one_by_one = False
 
+    async def prepare(self, publications: Sequence[Publication]) -> None:
+        """Make what these need, so that sending them takes no longer than that takes.
+
+        Raises:
+            TransportError: The session ended.
+        """
+        for publication in publications:
+            await self._prepare(publication)
+
     async def publish(
         self, publications: Sequence[Publication], *, may: Callable[[], bool], timeout: float
     ) -> None:
@@ -71,7 +80,7 @@ class Fenced:
 
         Delivery: what failed with `PublishTimeout` or `ConnectionLost` may have arrived.
         """
-        left = list(publications)
+        left = [publication for publication in publications if not publication.done]
         try:
             async with asyncio.timeout(timeout):
                 while left:

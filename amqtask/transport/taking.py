@@ -78,7 +78,7 @@ class Desk:
         try:
             return await self._declare(queue, passive=True)
         except ChannelClosed as error:
-            if error.code == 404:
+            if _is_gone(error):
                 raise Gone from error
             raise
 
@@ -151,7 +151,7 @@ class Hold:
             await hold.wait()
         except BaseException as error:
             await hold.let_go()
-            if isinstance(error, ChannelClosed) and error.code == 404:
+            if _is_gone(error):
                 raise Gone from error
             if isinstance(error, AccessRefused) and "exclusive" in str(error):
                 raise Taken from error
@@ -180,3 +180,8 @@ class Hold:
         self, tag: int, redelivered: bool, exchange: str, routing_key: str, message: Message
     ) -> None:
         self.messages.append(message)
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Whether there is no such queue; one whose node is down is "not found" as well."""
+    return isinstance(error, ChannelClosed) and error.code == 404 and "no queue" in error.text

@@ -33,7 +33,7 @@ from amqtask.message.signature import (
 from amqtask.message.text import cut
 from amqtask.workflow.freeze import Frame, derived_id, freeze, leaves
 from amqtask.workflow.launch import Launch, start
-from amqtask.workflow.named import given, handed_on
+from amqtask.workflow.named import given, handed_on, instead
 from amqtask.workflow.ports import Part
 from amqtask.workflow.shape import attach, normal, single, then
 
@@ -179,7 +179,8 @@ def replacement(call: Call, node: Node, frame: Frame) -> Node:
     }
     if embed.callbacks:
         options["link"] = embed.callbacks
-    shaped = attach(single(normal(_with_errbacks(node, embed.errbacks))), options)
+    whole = instead(call, _with_errbacks(node, embed.errbacks))
+    shaped = attach(single(normal(whole)), options)
     shaped = freeze(shaped, frame)
     return then(shaped, _next(embed.chain, call)) if embed.chain else shaped
 

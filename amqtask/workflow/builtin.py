@@ -29,7 +29,7 @@ from amqtask.message.signature import (
     Step,
     parse,
 )
-from amqtask.workflow.canvas import signature
+from amqtask.workflow.compose import signature
 from amqtask.workflow.ports import EXPIRE
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeAlias, TypeVar, overload
 
-from amqtask.errors import ArgumentsError, ConfigurationError
+from amqtask.errors import ConfigurationError
 from amqtask.message.signature import (
     Chain,
     Chord,
@@ -24,9 +24,7 @@ from amqtask.message.signature import (
     Node,
     Step,
     as_list,
-    chunks,
     dump,
-    mapped,
     merge,
     parse,
 )
@@ -34,6 +32,7 @@ from amqtask.options import CallOptions, options
 from amqtask.result import AsyncResult, GroupResult
 from amqtask.workflow.client import asend, freeze_here, handle_of, send
 from amqtask.workflow.outgoing import plain
+from amqtask.workflow.shape import shown
 
 if TYPE_CHECKING:
     from amqtask.app import App
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 R2 = TypeVar("R2")
-P2 = ParamSpec("P2")
+H = TypeVar("H", covariant=True)
 
-Any_: TypeAlias = "Canvas[..., Any]"
+AnyCanvas: TypeAlias = "Canvas[..., Any]"
 
 
 class SignatureOptions(CallOptions, total=False):
@@ -60,8 +59,8 @@ class SignatureOptions(CallOptions, total=False):
     immutable: bool
 
 
-class Canvas(Generic[P, R]):
-    """What signatures and groups of them have in common.
+class Canvas(Generic[P, H]):
+    """What signatures and groups of them have in common; `H` is the kind of their handles.
 
     Threads: not safe while it is changed; sending is, from any thread.
     """
@@ -90,7 +89,7 @@ class Canvas(Generic[P, R]):
             self._node = replace(self._node, immutable=bool(immutable))
         return self
 
-    def link_error(self, *errbacks: Any_) -> Self:
+    def link_error(self, *errbacks: AnyCanvas) -> Self:
         """Have signatures called with (id, exception, traceback) when this fails.
 
         In a chain or a group it is whichever step fails, in a chord the body, which
@@ -112,6 +111,60 @@ class Canvas(Generic[P, R]):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.clone()
+
+    # -- sending it ---------------------------------------------------------------
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> H:
+        """Send it, with more arguments before its own, and wait until the broker has it.
+
+        Returns:
+            The handle of what runs last; its ``parent`` is that of what comes before.
+
+        Raises:
+            ArgumentsError: The arguments of a step do not fit its task.
+            ConfigurationError: It has no meaning; the text says why.
+            PublishError: The broker did not confirm it within ``publish_timeout``.
+            PipelineError: The same for one or more of several first messages.
+
+        Delivery: as `amqtask.Task.delay`. What follows a step is sent, and confirmed, before
+            the step is acked.
+        """
+        handle: H = send(self.app, self._merged(args, kwargs, {}))
+        return handle
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> H:
+        """Send it, and await the broker's confirms; as `delay`."""
+        handle: H = await asend(self.app, self._merged(args, kwargs, {}))
+        return handle
+
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **said: Any
+    ) -> H:
+        """Send it with more arguments and other options; see `delay` and `set`."""
+        handle: H = send(self.app, self._merged(args, kwargs, said))
+        return handle
+
+    async def aapply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **said: Any
+    ) -> H:
+        """Send it with more arguments and other options, awaited."""
+        handle: H = await asend(self.app, self._merged(args, kwargs, said))
+        return handle
+
+    def freeze(self) -> H:
+        """Fix the ids of all steps, and return the handle of the last; nothing is sent."""
+        self._node = freeze_here(self.app, self._node)
+        handle: H = handle_of(self.app, self._node)
+        return handle
+
+    @overload
+    def __or__(self, other: Signature[..., R2]) -> Signature[P, R2]: ...
+    @overload
+    def __or__(self, other: GroupSignature[..., R2]) -> GroupSignature[P, R2]: ...
+    def __or__(self, other: Any) -> Any:
+        if not isinstance(other, Canvas):
+            return NotImplemented
+        return made_of(Chain((*_chained(self), *_chained(other))), [self, other])
 
     # -- what it is ---------------------------------------------------------------
 
@@ -193,7 +246,7 @@ class Canvas(Generic[P, R]):
         return merge(node, (), {}, self._said(said)) if said else node
 
 
-class Signature(Canvas[P, R]):
+class Signature(Canvas[P, AsyncResult[R]], Generic[P, R]):
     """A call, or a chain or chord of calls, that is to be made; it ends as one call.
 
     Made by ``task.s(...)``, ``task.si(...)``, ``app.signature(...)``, `chain`, `chord`
@@ -202,49 +255,7 @@ class Signature(Canvas[P, R]):
 
     __slots__ = ()
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Send it, with more arguments before its own, and wait until the broker has it.
-
-        Returns:
-            The handle of what runs last; its ``parent`` is that of what comes before.
-
-        Raises:
-            ArgumentsError: The arguments of a step do not fit its task.
-            ConfigurationError: It has no meaning; the text says why.
-            PublishError: The broker did not confirm it within ``publish_timeout``.
-
-        Delivery: as `amqtask.Task.delay`. What follows a step is sent, and confirmed, before
-        the step is acked.
-        """
-        handle: AsyncResult[R] = send(self.app, self._merged(args, kwargs, {}))
-        return handle
-
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Send it, and await the broker's confirm; as `delay`."""
-        handle: AsyncResult[R] = await asend(self.app, self._merged(args, kwargs, {}))
-        return handle
-
-    def apply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **said: Any
-    ) -> AsyncResult[R]:
-        """Send it with more arguments and other options; see `delay` and `Canvas.set`."""
-        handle: AsyncResult[R] = send(self.app, self._merged(args, kwargs, said))
-        return handle
-
-    async def aapply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **said: Any
-    ) -> AsyncResult[R]:
-        """Send it with more arguments and other options, awaited."""
-        handle: AsyncResult[R] = await asend(self.app, self._merged(args, kwargs, said))
-        return handle
-
-    def freeze(self) -> AsyncResult[R]:
-        """Fix the ids of all steps, and return the handle of the last; nothing is sent."""
-        self._node = freeze_here(self.app, self._node)
-        handle: AsyncResult[R] = handle_of(self.app, self._node)
-        return handle
-
-    def link(self, *callbacks: Any_) -> Self:
+    def link(self, *callbacks: AnyCanvas) -> Self:
         """Have signatures called with the value; returns the signature itself.
 
         In a chain it is that of the last step, in a chord that of the body.
@@ -252,65 +263,26 @@ class Signature(Canvas[P, R]):
         return self.set(link=list(callbacks))
 
     def __invert__(self) -> R:
-        return self.delay().get()  # type: ignore[call-arg]
+        return self.apply_async().get()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Run a single call here; send a chain or a chord, as Celery does.
-
-        ``chord(header)(body)`` gives a chord its body.
-        """
+        """Run a single call here; send a chain or a chord, as Celery does."""
         if not isinstance(self._node, Step):
             return self.delay(*args, **kwargs)
         node = merge(self._node, args, kwargs, {})
         assert isinstance(node, Step)
-        task = self.app.tasks[node.task]
-        function: Any = task  # a plain or an async one: calling either is fine
+        function: Any = self.app.tasks[node.task]  # a plain or an async one
         return function(*node.args, **node.kwargs)
 
-    @overload
-    def __or__(self, other: Signature[..., R2]) -> Signature[P, R2]: ...
-    @overload
-    def __or__(self, other: GroupSignature[..., R2]) -> GroupSignature[P, R2]: ...
-    def __or__(self, other: Any) -> Any:
-        return _joined(self, other)
 
-
-class GroupSignature(Canvas[P, R]):
+class GroupSignature(Canvas[P, GroupResult[R]], Generic[P, R]):
     """A group of calls, or what ends as one: it has one value for each member."""
 
     __slots__ = ()
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> GroupResult[R]:
-        """Send it, and wait until the broker has it; as `Signature.delay`."""
-        handle: GroupResult[R] = send(self.app, self._merged(args, kwargs, {}))
-        return handle
-
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> GroupResult[R]:
-        """Send it, and await the broker's confirms."""
-        handle: GroupResult[R] = await asend(self.app, self._merged(args, kwargs, {}))
-        return handle
-
-    def apply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **said: Any
-    ) -> GroupResult[R]:
-        """Send it with more arguments and other options; see `delay` and `Canvas.set`."""
-        handle: GroupResult[R] = send(self.app, self._merged(args, kwargs, said))
-        return handle
-
-    async def aapply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **said: Any
-    ) -> GroupResult[R]:
-        """Send it with more arguments and other options, awaited."""
-        handle: GroupResult[R] = await asend(self.app, self._merged(args, kwargs, said))
-        return handle
-
-    __call__ = delay
-
-    def freeze(self) -> GroupResult[R]:
-        """Fix the ids of all steps, and return the group's handle; nothing is sent."""
-        self._node = freeze_here(self.app, self._node)
-        handle: GroupResult[R] = handle_of(self.app, self._node)
-        return handle
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> GroupResult[R]:
+        """Send it; as `delay`."""
+        return self.delay(*args, **kwargs)
 
     def set(self, **said: Any) -> Self:
         """Set options; see `Canvas.set`.
@@ -325,7 +297,7 @@ class GroupSignature(Canvas[P, R]):
             )
         return super().set(**said)
 
-    def link(self, *callbacks: Any_) -> Self:
+    def link(self, *callbacks: AnyCanvas) -> Self:
         """Refuse, as there is no one value.
 
         Raises:
@@ -353,185 +325,21 @@ class GroupSignature(Canvas[P, R]):
     def __len__(self) -> int:
         return len(self._node.members) if isinstance(self._node, Group) else 0
 
-    @overload
-    def __or__(self, other: Signature[..., R2]) -> Signature[P, R2]: ...
-    @overload
-    def __or__(self, other: GroupSignature[..., R2]) -> GroupSignature[P, R2]: ...
-    def __or__(self, other: Any) -> Any:
-        return _joined(self, other)
-
-
-class ChordHead:
-    """The header of a chord that waits for its body: ``chord(header)(body)``."""
-
-    __slots__ = ("_header",)
-
-    def __init__(self, header: Any) -> None:
-        self._header = header
-
-    def __call__(self, body: Signature[..., R], **said: Any) -> AsyncResult[R]:
-        """Send the chord with this body."""
-        made: Signature[..., R] = chord(self._header, body)
-        return made.apply_async(**said)
-
-
-# -- putting together -----------------------------------------------------------------
-
-
-@overload
-def chain(first: Signature[P, R], /) -> Signature[P, R]: ...
-@overload
-def chain(first: Canvas[P, Any], last: Signature[..., R], /) -> Signature[P, R]: ...
-@overload
-def chain(first: Canvas[P, Any], second: Any_, last: Signature[..., R], /) -> Signature[P, R]: ...
-@overload
-def chain(*steps: Any_ | Iterable[Any_], **said: Any) -> Any: ...
-def chain(*steps: Any, **said: Any) -> Any:
-    """Return the signature that runs these one after the other, each with the value before.
-
-    Args:
-        steps: Signatures, or one iterable of them.
-        said: Options, see `Canvas.set`.
-
-    Raises:
-        ConfigurationError: There are none, or one is no signature.
-    """
-    parts = _parts(steps, "chain")
-    if not parts:
-        raise ConfigurationError(
-            "a chain has no steps", hint="give it one or more signatures: chain(a.s(), b.s())"
-        )
-    made = _made(Chain(tuple(part._node for part in parts)), parts)
-    return made.set(**said) if said else made
-
-
-def group(
-    *members: Canvas[..., R] | Iterable[Canvas[..., R]], **said: Any
-) -> GroupSignature[..., R]:
-    """Return the signature that runs these side by side.
-
-    Args:
-        members: Signatures, or one iterable of them. None at all is a group, too.
-        said: Options, see `Canvas.set`.
-    """
-    parts = _parts(members, "group")
-    made: GroupSignature[..., R] = GroupSignature(
-        Group(tuple(part._node for part in parts)), _app_of(parts)
-    )
-    return made.set(**said) if said else made
-
-
-@overload
-def chord(
-    header: Any_ | Iterable[Any_], body: Signature[..., R], **said: Any
-) -> Signature[..., R]: ...
-@overload
-def chord(
-    header: Any_ | Iterable[Any_], body: GroupSignature[..., R], **said: Any
-) -> GroupSignature[..., R]: ...
-@overload
-def chord(header: Any_ | Iterable[Any_]) -> ChordHead: ...
-def chord(header: Any, body: Any = None, **said: Any) -> Any:
-    """Return the signature that runs a header side by side, and a body with the list of its values.
-
-    Args:
-        header: Signatures, or a group of them.
-        body: Gets the list, in the order of the header. Without one the chord waits for it:
-            ``chord(header)(body)``.
-        said: Options, see `Canvas.set`.
-    """
-    if body is None:
-        return ChordHead(header)
-    parts = _parts((header,), "chord")
-    (last,) = _parts((body,), "chord")
-    if len(parts) == 1 and isinstance(parts[0]._node, Group):
-        head = parts[0]._node
-    else:
-        head = Group(tuple(part._node for part in parts))
-    made = _made(Chord(head, last._node), [*parts, last])
-    return made.set(**said) if said else made
-
 
 def of_node(node: Node, app: App | None) -> Any:
     """Return the signature of a node."""
-    kind = GroupSignature if _many(node) else Signature
-    made: Canvas[..., Any] = kind(node, app)
-    return made
+    kind: Any = GroupSignature if _many(node) else Signature
+    return kind(node, app)
 
 
-def step_signature(
-    app: App,
-    name: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    said: Mapping[str, Any],
-    *,
-    immutable: bool = False,
-) -> Signature[..., Any]:
-    """Return the signature of a call of a task, by its name."""
-    made: Signature[..., Any] = Signature(Step(name, tuple(args), dict(kwargs), {}, immutable), app)
-    return made.set(**said) if said else made
+def made_of(node: Node, parts: Iterable[AnyCanvas]) -> Any:
+    """Return the signature of a node; it belongs to the app of the first part that has one."""
+    return of_node(node, next((part._app for part in parts if part._app is not None), None))
 
 
-def map_signature(step: Signature[..., Any], items: Iterable[Any], *, star: bool) -> Any:
-    """Return the signature that calls a task for each item, in one run."""
-    assert isinstance(step._node, Step)
-    return Signature(mapped(step._node, list(items), star=star), step._app)
-
-
-def chunk_signature(step: Signature[..., Any], items: Iterable[Any], size: int) -> Any:
-    """Return the group of runs that each call a task for ``size`` items.
-
-    Raises:
-        ConfigurationError: ``size`` is no number from 1 up.
-    """
-    if not size >= 1:
-        raise ConfigurationError(f"chunks of {size!r} items", hint="accepted: a number from 1 up")
-    assert isinstance(step._node, Step)
-    return GroupSignature(chunks(step._node, list(items), size), step._app)
-
-
-def signature(
-    varies: Canvas[..., Any] | Mapping[str, Any] | str,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    app: App | None = None,
-    **said: Any,
-) -> Any:
-    """Return a signature of what varies: a task's name, the JSON form, or a signature (a copy).
-
-    Args:
-        args: Arguments, before those it has.
-        app: The app it is sent by; not needed for what is only put into another signature.
-        said: Options, see `Canvas.set`.
-
-    Raises:
-        MalformedMessage: The JSON form is none.
-    """
-    if isinstance(varies, Canvas):
-        made: Canvas[..., Any] = varies.clone(args, kwargs)
-        if made._app is None:
-            made._app = app
-    else:
-        node = Step(varies) if isinstance(varies, str) else parse(varies)
-        made = of_node(merge(node, tuple(args), kwargs or {}, {}), app)
-    return made.set(**said) if said else made
-
-
-def _joined(first: Canvas[..., Any], rest: object) -> Any:
-    if not isinstance(rest, Canvas):
-        return NotImplemented
-    return _made(Chain((*_chained(first), *_chained(rest))), [first, rest])
-
-
-def _chained(part: Canvas[..., Any]) -> tuple[Node, ...]:
+def _chained(part: AnyCanvas) -> tuple[Node, ...]:
     node = part._node
     return node.steps if isinstance(node, Chain) and not node.options else (node,)
-
-
-def _made(node: Node, parts: Sequence[Canvas[..., Any]]) -> Any:
-    return of_node(node, _app_of(parts))
 
 
 def _many(node: Node) -> bool:
@@ -545,22 +353,6 @@ def _many(node: Node) -> bool:
         case Chord():
             return _many(node.body)
     return False
-
-
-def _app_of(parts: Iterable[Canvas[..., Any]]) -> App | None:
-    return next((part._app for part in parts if part._app is not None), None)
-
-
-def _parts(given: Sequence[Any], what: str) -> list[Canvas[..., Any]]:
-    if len(given) == 1 and not isinstance(given[0], Canvas) and isinstance(given[0], Iterable):
-        given = list(given[0])
-    for part in given:
-        if not isinstance(part, Canvas):
-            raise ArgumentsError(
-                f"a {what} was given {part!r}, which is no signature",
-                hint="write task.s(...) instead of task(...) or task",
-            )
-    return list(given)
 
 
 def _document(part: Any) -> Document:
@@ -585,17 +377,3 @@ def _skewed(
 
 def _unpickled(kind: Callable[..., Any], document: Document) -> Any:
     return kind(parse(document), None)
-
-
-def shown(node: Node) -> str:
-    """Return a signature as text, on one line."""
-    match node:
-        case Step():
-            parts = [*map(repr, node.args), *(f"{k}={v!r}" for k, v in node.kwargs.items())]
-            return f"{node.task}({', '.join(parts)})"
-        case Chain():
-            return " | ".join(map(shown, node.steps))
-        case Group():
-            return f"group({', '.join(map(shown, node.members))})"
-        case Chord():
-            return f"chord([{', '.join(map(shown, node.header.members))}], {shown(node.body)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -10,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqtask.context import _current
-from amqtask.errors import ArgumentsError
+from amqtask.errors import ArgumentsError, PublishTimeout
 from amqtask.message.signature import Chain, Chord, Group, Node, Step
 from amqtask.pipeline import active_pipeline
 from amqtask.result import AsyncResult, GroupResult
@@ -36,10 +37,12 @@ def send(app: App, node: Node) -> Any:
     handle = handle_of(app, frozen)
     begins = launch(frozen)
     outgoing = _outgoing(app, begins, handle)
-    for opening in begins.openings:
-        ready: Future[None] = Future()
-        app.joins.open(opening, partial(_done, ready))
-        ready.result(app.settings.publish_timeout)
+    deadline = time.monotonic() + app.settings.publish_timeout
+    for ready in _opened(app, begins):
+        try:
+            ready.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise _not_opened(app, begins) from None
     if len(outgoing) == 1 or active_pipeline() is not None or app.stand_in is not None:
         for each in outgoing:
             app._publish(each)
@@ -57,11 +60,12 @@ async def asend(app: App, node: Node) -> Any:
     handle = handle_of(app, frozen)
     begins = launch(frozen)
     outgoing = _outgoing(app, begins, handle)
-    for opening in begins.openings:
-        ready: Future[None] = Future()
-        app.joins.open(opening, partial(_done, ready))
+    try:
         async with asyncio.timeout(app.settings.publish_timeout):
-            await asyncio.wrap_future(ready)
+            for ready in _opened(app, begins):
+                await asyncio.wrap_future(ready)
+    except TimeoutError:
+        raise _not_opened(app, begins) from None
     if len(outgoing) == 1 or active_pipeline() is not None or app.stand_in is not None:
         for each in outgoing:
             await app._apublish(each)
@@ -71,6 +75,25 @@ async def asend(app: App, node: Node) -> Any:
                 await app._apublish(each)
     _tell(app, outgoing)
     return handle
+
+
+def _opened(app: App, begins: Launch) -> list[Future[None]]:
+    """Have all chords opened, at once."""
+    futures: list[Future[None]] = []
+    for opening in begins.openings:
+        futures.append(Future())
+        app.joins.open(opening, partial(_done, futures[-1]))
+    return futures
+
+
+def _not_opened(app: App, begins: Launch) -> PublishTimeout:
+    groups = ", ".join(opening.group_id for opening in begins.openings[:3])
+    return PublishTimeout(
+        f"a chord (group {groups}) could not be opened within {app.settings.publish_timeout:g} s: "
+        "nothing of the workflow was sent",
+        hint="chords are joined by the result backend where it can count, else by the broker: "
+        "see that it answers",
+    )
 
 
 def _done(ready: Future[None], error: Exception | None) -> None:

@@ -26,6 +26,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +57,8 @@ log = logging.getLogger("amqtask.chord")
 PREFIX = "amqtask.join."
 #: Chords that one process joins at the same time.
 _TAKES = 8
-#: What a part, and the note that the body has failed, say they are.
-_PART, _FAILED = "amqtask.join.part", "amqtask.join.failed"
+#: What a part says it is, and notes that the body has failed, or that the alarm comes again.
+_PART, _FAILED, _WAITS = "amqtask.join.part", "amqtask.join.failed", "amqtask.join.waits"
 #: Seconds that an untouched queue outlives its alarm, and what RabbitMQ takes at most for both.
 _RESERVE, _LONGEST = 7 * 24 * 3600.0, 4_294_967.0
 
@@ -104,7 +106,7 @@ class QueueJoins:
             done(error)
             return
         kept = partial(self._kept, part, follow, done, ours)
-        self._publish(part.group_id, _message(body, part.id, _PART), kept)
+        self._publish(_publication(part.group_id, _message(body, part.id, _PART)), kept)
 
     def _kept(
         self,
@@ -118,12 +120,7 @@ class QueueJoins:
             work = partial(self._look, part, follow, ours)
             self._work.run(self._transport.io, work, done)
         elif isinstance(error, Unroutable):
-            log.info(
-                "chord.over group=%s id=%s: it was joined or given up before, this part is left",
-                part.group_id,
-                part.id,
-            )
-            done(None)
+            self._work.run(self._transport.io, partial(self._over, part, error), done)
         else:
             done(error)
 
@@ -141,30 +138,17 @@ class QueueJoins:
                 "of the chord was sent",
                 hint="see whether the broker is there and takes messages",
             ) from None
-        alarm = self._alarm(opening.group_id, opening.size, opening.body, self._wait)
+        call = _alarm(opening.group_id, opening.size, opening.body)
         # where the broker puts the alarm, which nobody would hear otherwise
         needs = (self._app.sender.queue_requirement(self._app.queue(target)),)
-        await self._published(opening.group_id, alarm, needs, timeout)
+        deadline = time.monotonic() + timeout
+        message = encode(call, ttl_ms=round(self._wait * 1000))
+        await self._published(_publication(opening.group_id, message, needs, deadline))
 
     def _target(self, body: dict[str, Any]) -> str:
         """Return the queue whose workers hear the alarm: where the body is to run, if it says so."""
         queue = (body.get("options") or {}).get("queue")
         return queue if isinstance(queue, str) and queue else self._app.settings.default_queue
-
-    def _alarm(
-        self, group_id: str, size: int, body: dict[str, Any], wait: float, reply_to: str = ""
-    ) -> Message:
-        options = body.get("options") or {}
-        call = Call(
-            EXPIRE,
-            f"{group_id}-alarm",
-            embed=Embed(chord={**body, "chord_size": size}),
-            group=group_id,
-            root_id=options.get("root_id"),
-            reply_to=options.get("reply_to") or reply_to,
-            ignore_result=True,
-        )
-        return encode(call, ttl_ms=round(wait * 1000))
 
     # -- counting ---------------------------------------------------------------------
 
@@ -198,6 +182,22 @@ class QueueJoins:
             except Taken:
                 await asyncio.sleep(backoff.next())
             _check(ours, part)
+
+    async def _over(self, part: Part, error: Unroutable) -> None:
+        """See that the queue which took no part is gone; raises if it is only out of reach.
+
+        In a cluster it lives on one node: while that is down, the broker returns parts, too.
+        """
+        try:
+            await self._counting.count(PREFIX + part.group_id)
+        except Gone:
+            log.info(
+                "chord.over group=%s id=%s: it was joined or given up before, this part is left",
+                part.group_id,
+                part.id,
+            )
+        else:
+            raise ConnectionLost(f"the queue of chord {part.group_id} was away: {error}")
 
     @property
     def _opening(self) -> Desk:
@@ -233,7 +233,7 @@ class QueueJoins:
         if await conclude(part, gathered, follow):
             await hold.delete()
         else:  # kept: the member may be sent back from the dead-letter queue
-            await self._published(part.group_id, _message(b"", part.group_id, _FAILED))
+            await self._published(_publication(part.group_id, _message(b"", part.id, _FAILED)))
 
     async def _give_up(self, hold: Hold, part: Part, follow: Follow) -> None:
         gathered, noted = _read(hold, part)
@@ -241,45 +241,66 @@ class QueueJoins:
         left = newest + self._wait - wall()
         if gathered.complete and not (gathered.failed and noted):
             await conclude(part, gathered, follow)
-        elif not noted and left > 1:
-            assert part.size is not None
-            address = part.call.reply_to or ""
-            alarm = self._alarm(part.group_id, part.size, part.body, left, address)
-            await self._published(part.group_id, alarm)
+        elif left > 1:
+            await self._ring_again(part, left)
             return
         elif not noted:
             await fail(part, follow, abandoned(part.group_id, gathered, self._wait))
         await hold.delete()
 
+    async def _ring_again(self, part: Part, left: float) -> None:
+        """Have the alarm come once more, through the delay levels.
+
+        Behind the parts it would never come: the broker looks at the head of a queue only.
+        """
+        # in its place, for whoever counts
+        await self._published(_publication(part.group_id, _message(b"", part.id, _WAITS)))
+        assert part.size is not None
+        until = datetime.fromtimestamp(wall() + left, UTC)
+        queue = self._app.queue(self._target(part.body))
+        address = self._app.sender.delayed(queue, until)
+        call = _alarm(part.group_id, part.size, part.body, part.call.reply_to)
+        publication = Publication(
+            encode(replace(call, eta=until)),
+            address.exchange,
+            address.routing_key,
+            address=address.anew,
+            requires=(self._app.sender.queue_requirement(queue), *address.requires),
+        )
+        await self._published(publication)
+
     # -- publishing -------------------------------------------------------------------
 
-    def _publish(
-        self,
-        group_id: str,
-        message: Message,
-        done: Done,
-        requires: tuple[Requirement, ...] = (),
-        deadline: float | None = None,
-    ) -> None:
-        publication = Publication(
-            message,
-            "",
-            PREFIX + group_id,
-            requires=requires,
-            deadline=deadline,
-            on_done=lambda publication: done(publication.error),
-        )
+    def _publish(self, publication: Publication, done: Done) -> None:
+        publication.on_done = lambda publication: done(publication.error)
         self._transport.publish(publication)
 
-    async def _published(
-        self,
-        group_id: str,
-        message: Message,
-        requires: tuple[Requirement, ...] = (),
-        timeout: float | None = None,
-    ) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        await called(lambda done: self._publish(group_id, message, done, requires, deadline))
+    async def _published(self, publication: Publication) -> None:
+        await called(partial(self._publish, publication))
+
+
+def _publication(
+    group_id: str,
+    message: Message,
+    requires: tuple[Requirement, ...] = (),
+    deadline: float | None = None,
+) -> Publication:
+    """Return a message on its way into the queue of a chord."""
+    return Publication(message, "", PREFIX + group_id, requires=requires, deadline=deadline)
+
+
+def _alarm(group_id: str, size: int, body: dict[str, Any], reply_to: str | None = None) -> Call:
+    """Return the call that ends what nobody completes: by its form, one more member."""
+    options = body.get("options") or {}
+    return Call(
+        EXPIRE,
+        f"{group_id}-alarm",
+        embed=Embed(chord={**body, "chord_size": size}),
+        group=group_id,
+        root_id=options.get("root_id"),
+        reply_to=options.get("reply_to") or reply_to,
+        ignore_result=True,
+    )
 
 
 def _check(ours: Callable[[], bool], part: Part) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from amqtask.errors import MalformedMessage
 from amqtask.message.model import Call
-from amqtask.message.signature import Step, merge
+from amqtask.message.signature import ACCUMULATE, Chain, Node, Step, merge
 from amqtask.message.text import show
+from amqtask.workflow.shape import normal, single
 
 #: A named step's own words: ``name``, ``takes`` (keyword to name), ``keep`` (names).
 STEP_HEADER = "x-amqtask-step"
@@ -52,9 +53,13 @@ def given(call: Call) -> Call:
     values: dict[str, Any] = {}
     args = call.args
     if args and _carries(args[0]):
-        for found in _found(args[0]):
-            values.update(found)
-        args = args[1:]
+        before, args = args[0], args[1:]
+    elif args and _carries(args[-1]):  # see `instead`
+        before, args = args[-1], args[:-1]
+    else:
+        before = []
+    for found in _found(before):
+        values.update(found)
     kwargs = dict(call.kwargs)
     for keyword, name in said["takes"].items():
         if name not in values:
@@ -76,6 +81,23 @@ def handed_on(call: Call, value: Any) -> Any:
     return {VALUES: {name: values[name] for name in said["keep"] if name in values}}
 
 
+def instead(call: Call, node: Node) -> Node:
+    """Return what runs in place of a call, which hands on what a named step would have.
+
+    Its last step returns the value, and has the results by name behind that.
+    """
+    said = _said(call)
+    if said is None:
+        return node
+    own = {"name": said["name"], "takes": {}, "keep": said["keep"]}
+    values = (call.headers or {}).get(VALUES, {})
+    kept = {name: values[name] for name in said["keep"] if name in values}
+    last = Step(
+        ACCUMULATE, ({VALUES: kept},), {"index": 0}, options={"headers": {STEP_HEADER: own}}
+    )
+    return Chain((single(normal(node)), last))
+
+
 def _said(call: Call) -> Mapping[str, Any] | None:
     if not call.headers:
         return None
@@ -88,8 +110,8 @@ def _said(call: Call) -> Mapping[str, Any] | None:
 
 
 def _carries(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and all(map(_carries, value))
+    if isinstance(value, list | tuple):  # members that were added to a chord have no names
+        return any(map(_carries, value))
     return isinstance(value, dict) and value.keys() == {VALUES}
 
 
@@ -97,5 +119,5 @@ def _found(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         yield value[VALUES]
     else:
-        for each in value:
+        for each in filter(_carries, value):
             yield from _found(each)

@@ -207,3 +207,17 @@ def _depth(node: Node) -> int:
             case Chord():
                 waiting += [(here.header, level + 1), (here.body, level + 1)]
     return deepest
+
+
+def shown(node: Node) -> str:
+    """Return a signature as text, on one line."""
+    match node:
+        case Step():
+            parts = [*map(repr, node.args), *(f"{k}={v!r}" for k, v in node.kwargs.items())]
+            return f"{node.task}({', '.join(parts)})"
+        case Chain():
+            return " | ".join(map(shown, node.steps))
+        case Group():
+            return f"group({', '.join(map(shown, node.members))})"
+        case Chord():
+            return f"chord([{', '.join(map(shown, node.header.members))}], {shown(node.body)})"

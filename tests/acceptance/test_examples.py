@@ -179,6 +179,13 @@ def test_pipeline(example: MakeExample) -> None:
         assert stock.run("send.py") == stock.expected("send.txt")
 
 
+def test_workflows(example: MakeExample) -> None:
+    """Chains, groups and chords on RabbitMQ alone; what fails ends what depends on it."""
+    reports = example("workflows", "reports")
+    with reports.worker("worker", "--queues", "reports"):
+        assert reports.run("send.py") == reports.expected("send.txt")
+
+
 def test_topic_routing(example: MakeExample) -> None:
     """Calls take the queue whose binding matches their topic; one that none takes raises."""
     orders = example("topic_routing", "europe", "world")

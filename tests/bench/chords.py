@@ -77,35 +77,34 @@ def _growing(place: Place, members: int, redis: str) -> None:
     """Join one large chord after one half as large, and say how much longer it takes."""
     for label, backend in (("Redis", redis), ("rpc:// alone", "rpc://")):
         found: list[Reading] = []
-        peaks: list[float] = []
+        held: list[float] = []
         for size in (members // 2, members):
-            with place.worker("--concurrency", "16", ready=True, AMQTASK_BACKEND=backend):
-                peaks.append(-_resident())
+            with place.worker("--concurrency", "16", AMQTASK_BACKEND=backend):
                 environ = {"AMQTASK_BACKEND": backend}
                 found.append(place.read("ours", "chords", environ=environ, count=1, size=size))
-                peaks[-1] += _resident()
+                held.append(_resident())
         half, whole = found
         print(
             f"{label}: {members // 2:,} members {half.seconds:.2f} s, {members:,} members "
-            f"{whole.seconds:.2f} s, {whole.seconds / half.seconds:.2f}x; the worker grew by "
-            f"{peaks[0]:.0f} and {peaks[1]:.0f} MiB"
+            f"{whole.seconds:.2f} s, {whole.seconds / half.seconds:.2f}x; the worker holds "
+            f"{held[0]:.0f} and {held[1]:.0f} MiB then",
+            flush=True,
         )
 
 
 def _resident() -> float:
-    """Return the MiB that the workers started here hold."""
-    total = 0.0
+    """Return the MiB that the largest process of the workers started here holds."""
+    sizes = [0]
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "amqtask.worker.child" in " ".join(process.cmdline()):
-                total += process.memory_info().rss / 2**20
-    return total
+            sizes.append(process.memory_info().rss)
+    return max(sizes) / 2**20
 
 
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.chords", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender, or none")
     parser.add_argument("--count", type=int, default=COUNT, help="chords of one reading")
     parser.add_argument("--members", type=int, default=0, help="members of one large chord")
     parser.add_argument("--no-rivals", dest="rivals", action="store_false", help="amqtask alone")
@@ -116,7 +115,7 @@ def main() -> None:
         Place.at(server.url) as place,
     ):
         place.declare()
-        for case in cases(place, said.count, said.rivals, redis.url):
+        for case in cases(place, said.count, said.rivals, redis.url) if said.rounds else ():
             table = measure(
                 case, said.rounds, partial(print, file=sys.stderr, flush=True), place.clean
             )

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from amqtask import chord
+from amqtask import Queue, chord
 from tests.bench import tasks
 from tests.bench.tasks import amark, app, echo, mark, noop, note, tally, total
 from tests.bench.work import APART, clock, clocked, tail
@@ -103,11 +103,11 @@ def fill(count: int, marks: list[str], kind: str = "noop", size: int = 0) -> dic
 def spread(count: int, queues: list[str], marks: list[str]) -> dict[str, Any]:
     """Fill several queues evenly; the marks are written at the first task and at the last."""
     first, last = marks
+    senders = [tally.options(queue=Queue(name)) for name in queues]
     began = clock()
     with app.pipeline():
         for number in range(count):
-            queue = queues[number % len(queues)]
-            tally.options(queue=queue).delay(first, last, count)
+            senders[number % len(senders)].delay(first, last, count)
     return clocked(began, count)
 
 

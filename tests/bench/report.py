@@ -17,7 +17,7 @@ from amqtask import __version__
 from tests.bench.measure import Row, Spread, Table, Unit
 
 #: Begins the part of the page that ``--growth`` writes.
-GROWTH_MARK = "# Growth"
+GROWTH_MARK = "## Growth"
 #: Begins the section of the page that `tests.bench.idle` writes, the last one.
 IDLE_MARK = "## An idle worker"
 #: The plot, beside the page.
@@ -125,7 +125,7 @@ def _grid(table: Table) -> list[list[str]]:
         ("broker's CPU µs each", lambda row: _spread(row.broker_us, ",.0f")),
     ]
     made = [[head, *(cell(row) for row in table.rows)] for head, cell in columns]
-    kept = [column for column in made if any(cell != "-" for cell in column[1:])]
+    kept = made[:2] + [column for column in made[2:] if any(cell != "-" for cell in column[1:])]
     return [list(line) for line in zip(*kept, strict=True)]
 
 
@@ -195,7 +195,7 @@ Measured with:
 def page(tables: Sequence[Table], circumstances: Circumstances) -> str:
     """Return the page for the documentation, as Markdown."""
     lines = [f"- {line}" for line in circumstances.lines()]
-    return "\n".join([_HEAD + "\n".join(lines) + "\n", *_sections(tables)])
+    return "\n".join([_HEAD + "\n".join(lines) + "\n", *_sections(tables, "##")])
 
 
 def growth(tables: Sequence[Table], circumstances: Circumstances) -> str:
@@ -206,10 +206,10 @@ def growth(tables: Sequence[Table], circumstances: Circumstances) -> str:
         "and writes this part.\n"
     )
     lines = "".join(f"- {line}\n" for line in circumstances.lines())
-    return "\n".join([head, lines, *_sections(tables)])
+    return "\n".join([head, lines, *_sections(tables, "###")])
 
 
-def _sections(tables: Sequence[Table]) -> list[str]:
+def _sections(tables: Sequence[Table], level: str) -> list[str]:
     parts = []
     for table in tables:
         heads, *lines = _grid(table)
@@ -217,7 +217,7 @@ def _sections(tables: Sequence[Table]) -> list[str]:
         grid = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         remarks = "".join(f"- {line[0].upper()}{line[1:]}\n" for line in _remarks(table))
         after = f"\n{remarks}" if remarks else ""
-        parts.append(f"## {table.case.title}\n\n{table.case.note}\n\n{grid}\n{after}")
+        parts.append(f"{level} {table.case.title}\n\n{table.case.note}\n\n{grid}\n{after}")
     return parts
 
 

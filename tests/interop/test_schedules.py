@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amqtask import App, Entry
 from amqtask.policy.schedule import Schedule, cron, every, read_schedule
 
 _celery = pytest.importorskip(
     "celery.schedules", reason='Celery is not installed: pip install "amqtask[interop]"'
 )
 crontab, celery_schedule = _celery.crontab, _celery.schedule
+signature = pytest.importorskip("celery.canvas").signature
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,3 +78,19 @@ def test_zone_of_a_crontab_s_own() -> None:
     form = crontab(0, 9)
     form.tz = timezone.utc  # noqa: UP017 - as above
     assert read_schedule(form, "Asia/Tokyo") == cron("0 9 * * *", tz="UTC")
+
+
+def test_celery_signature_as_an_entry() -> None:
+    """What Celery's users give to add_periodic_task."""
+    app = App("interop", environ={})
+    what = signature("t", args=(1,), kwargs={"a": 2}, queue="q", expires=60)
+    entry = app.schedule("a", what, crontab(minute=0))
+    assert entry == Entry(
+        "a",
+        cron("0 * * * *", tz="UTC"),
+        "t",
+        args=(1,),
+        kwargs={"a": 2},
+        options={"queue": "q"},
+        expires=60,
+    )

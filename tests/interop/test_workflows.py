@@ -124,9 +124,17 @@ def _client(stack: ExitStack, broker: str, redis: str, theirs: str, ours: str) -
     stack.callback(reset)  # they are the process's, not the app's
     client = make(broker, redis, theirs, ours, PREFIX)
     stack.callback(client.close)
-    stack.callback(lambda: client.backend.client.connection_pool.disconnect())
-    stack.callback(lambda: client.backend.result_consumer.stop())
+    stack.callback(_disconnect, client.backend)
     return client
+
+
+def _disconnect(backend: Any) -> None:
+    """Close what a Celery client has open to Redis, which its own close leaves to the collector."""
+    consumer = backend.result_consumer
+    consumer.stop()
+    # results unsubscribe when the collector takes them, which would make a connection
+    consumer._pubsub = None
+    backend.client.connection_pool.disconnect()
 
 
 @contextmanager

@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, assert_type
 
-from amqtask import App, AsyncResult, Context, RetryPolicy, current_task
+from amqtask import (
+    App,
+    AsyncResult,
+    Context,
+    GroupResult,
+    GroupSignature,
+    RetryPolicy,
+    Signature,
+    chain,
+    chord,
+    current_task,
+    group,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,6 +116,33 @@ if TYPE_CHECKING:
         assert_type(current_task.id, str)
         if current_task:
             assert_type(current_task.attempt, int)
+
+    async def workflows() -> None:
+        assert_type(send.s("a"), Signature[..., int])
+        assert_type(send.si("a"), Signature[[], int])
+        assert_type(send.s("a") | fetch.s(), Signature[..., bytes])
+        assert_type((send.si("a") | fetch.s()).delay(), AsyncResult[bytes])
+        assert_type(await (await (send.s("a") | fetch.s()).adelay()), bytes)
+        assert_type(~send.s("a"), int)
+        assert_type(send.s("a").set(countdown=1).on_error(send.s()), Signature[..., int])
+        assert_type((send.s("a") | fetch.s() | send.s()).delay().get(), int)
+        assert_type(chain(send.si("a"), send.si("b")).delay().get(), int)
+        assert_type(group(send.s("a"), send.s("b")), GroupSignature[..., int])
+        assert_type(group(send.s(a) for a in "ab").delay(), GroupResult[int])
+        assert_type(group(send.s("a")).delay().get(), list[int])
+        assert_type(group(send.s("a")) | fetch.s(), Signature[..., bytes])
+        assert_type(send.s("a") | group(fetch.s()), GroupSignature[..., bytes])
+        assert_type(chord([send.s("a"), fetch.s("b")], send.s()), Signature[..., int])
+        assert_type(chord([send.s("a")], group(send.s())), GroupSignature[..., int])
+        assert_type(send.map(["a"]).delay().get(), list[int])
+        assert_type(send.chunks([("a",)], 1).delay().get(), list[list[int]])
+
+    def wrong_workflows() -> None:
+        send.si(1)  # type: ignore[arg-type]
+        send.si("a").delay("b")  # type: ignore[call-arg]
+        send.s("a") | send  # type: ignore[operator]
+        group(send)  # type: ignore[arg-type]
+        chain(send.s("a"), 5)  # type: ignore[call-overload]
 
     def wrong_calls() -> None:
         send.delay()  # type: ignore[call-arg]

@@ -84,14 +84,14 @@ def pack(
 
     Args:
         wanted: False leaves a value out, as nobody asks for it.
+        added: Counts for a call that ended with a value.
     """
     document: dict[str, Any] = {"memory": memory, "children": children if wanted else ()}
-    if added:
-        document["added"] = added
     match outcome:
         case Done(value):
             try:
-                return JSON.dumps({**document, "done": value if wanted else None})
+                more = {"added": added} if added else {}
+                return JSON.dumps({**document, **more, "done": value if wanted else None})
             except EncodeError as error:
                 document["unserialisable"] = [str(_named(value, error)), error.hint]
         case Again(delay, eta, retries, error):

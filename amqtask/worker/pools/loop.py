@@ -94,8 +94,8 @@ class LoopRun:
     __slots__ = ("_loop", "_task", "coroutine", "driver")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._loop = loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)  # to look for the loop costs a system call
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.driver: Driver | None = None
 

@@ -14,7 +14,7 @@ SILENT, LOADED = 5.0, 10.0
 def test_one_fires_whatever_happens_to_the_leader(workshop: Workshop, broker: str) -> None:
     """Killed, cut off, stopped and woken: every instant is fired, and by one leader."""
     with site_on(workshop, broker) as site:
-        site.wait_for_seconds(2)
+        site.wait_for_seconds(1)
 
         leader, since = site.leader(), now()
         site.kill(leader)
@@ -33,7 +33,7 @@ def test_one_fires_whatever_happens_to_the_leader(workshop: Workshop, broker: st
         woken = len(site.ledger.fired)
         site.go_on(leader)
 
-        site.wait_for_seconds(2)
+        site.wait_for_seconds(1)
         fired = site.ledger.fired
         # it woke up, and fired nothing that it had before it
         assert leader.pid not in {each.pid for each in fired[woken:]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.bench import chords
 from tests.bench.cases import draining, publishing, starting, trips
 from tests.bench.cases.sizes import QUICK, Sizes
 from tests.bench.measure import Case
@@ -21,6 +22,7 @@ def cases(place: Place, sizes: Sizes, *, rivals: bool = True, redis: str = "") -
         *publishing.cases(place, sizes, rivals),
         *draining.cases(place, sizes, rivals),
         *trips.cases(place, sizes, rivals, redis),
+        *(chords.cases(place, chords.COUNT, rivals, redis) if redis else ()),
         *starting.cases(place, sizes, rivals),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from tests.bench.cases.sizes import PREFETCH
+from tests.bench.cases.sizes import PREFETCH, SHARED
 from tests.bench.machine import tree, used
 from tests.bench.measure import Case, Contender, Goal, Reading
 from tests.bench.place import Place, await_true
@@ -135,11 +135,11 @@ def _drain_by(place: Place, name: str, processes: int, count: int) -> Mapping[st
     place.purge()
     paths = place.marks("first", "last")
     place.read("ours", "fill", count=count, marks=[str(path) for path in paths])
-    with place.worker(*_FIXED, processes=processes) as worker:
+    options = ("--concurrency", "16", "--prefetch", str(SHARED))
+    with place.worker(*options, processes=processes) as worker:
         await_true(paths[0].exists, "the worker did not start")
         begun, broker = used(tree(worker.process)), place.broker_cpu()
         first, last = place.await_marks(paths)
         cpu = used(tree(worker.process)) - begun
         served = place.broker_cpu_since(broker)
-    place.check_empty()
     return {name: Reading(count, last[0] - first[0], cpu, served)}

@@ -15,11 +15,13 @@ class Tasks:
 
     Attributes:
         mark: Name of the case that runs; what it notes down is kept under it.
+        broken: Marks for which ``mended`` fails.
     """
 
     def __init__(self, app: App) -> None:
         self.app = app
         self.mark = ""
+        self.broken: set[str] = set()
         self._notes: dict[str, list[Any]] = defaultdict(list)
         self._lock = threading.Lock()
         self._define_sums(app)
@@ -30,6 +32,11 @@ class Tasks:
         """Return what the case that runs has noted down."""
         with self._lock:
             return list(self._notes[self.mark])
+
+    def noted_for(self, mark: str) -> list[Any]:
+        """Return what is noted down under another name."""
+        with self._lock:
+            return list(self._notes[mark])
 
     def _put(self, mark: str, what: Any) -> None:
         with self._lock:
@@ -64,6 +71,19 @@ class Tasks:
         @app.task(name="w.boom")
         def boom(*_: Any, why: str = "boom") -> None:
             raise ValueError(why)
+
+        @app.task(name="w.sleeps")
+        async def sleeps(seconds: float) -> None:
+            self._put("sleeps", seconds)
+            await asyncio.sleep(seconds)
+
+        @app.task(name="w.mended")
+        def mended(value: Any, mark: str) -> Any:
+            if mark in self.broken:
+                raise ValueError("broken")
+            return value
+
+        self.sleeps, self.mended = sleeps, mended
 
         @app.task(name="w.flaky", bind=True)
         def flaky(self: Context, value: Any) -> list[Any]:

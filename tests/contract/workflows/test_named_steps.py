@@ -15,6 +15,7 @@ from amqtask import (
     App,
     ArgumentsError,
     ConfigurationError,
+    Context,
     Retry,
     Tally,
     WorkflowFailed,
@@ -70,6 +71,16 @@ class Shop:
                 raise Retry("once more", countdown=0)
             return a * 2
 
+        @app.task(name="n.instead", bind=True)
+        def instead(context: Context, a: str) -> str:
+            return context.replace(join.s(f"for {a} ") | join.s())
+
+        @app.task(name="n.adding", bind=True)
+        def adding(context: Context, a: str) -> str:
+            context.add_to_chord(join.s("added"))
+            return f"adding {a}"
+
+        self.instead, self.adding = instead, adding
         self.join, self.number, self.fail, self.wait = join, number, fail, wait
         self.twice = twice
 
@@ -152,6 +163,26 @@ def test_a_step_that_is_retried(shop: Shop):
     wf.step("c", shop.join.s("c"), after=("a", "b"))
     assert wf.delay().get(PATIENCE) == {"c": "c[a=x][b=xx]"}
     assert shop.ran["twice"] == ["x", "x"]
+
+
+def test_a_step_that_is_replaced(shop: Shop):
+    """What runs in its place hands on the same results by name."""
+    wf = shop.app.workflow("replaced")
+    wf.step("a", shop.join.s("x")).step("b", shop.instead.s(), after="a")
+    wf.step("c", shop.join.s("c"), after=("a", "b"))
+    run = wf.delay()
+    assert run.get(PATIENCE) == {"c": "c[a=x][b=for x ]"}
+    assert run["b"].get(PATIENCE) == "for x "
+
+
+def test_a_member_that_is_added_on_the_way(shop: Shop):
+    """It has no name, so the steps after it do without its result."""
+    wf = shop.app.workflow("added")
+    wf.step("a", shop.join.s("x"))
+    wf.step("b", shop.adding.s(), after="a").step("c", shop.join.s("c"), after="a")
+    wf.step("d", shop.join.s("d"), after=("b", "c"))
+    assert wf.delay().get(PATIENCE) == {"d": "d[b=adding x][c=c[a=x]]"}
+    assert "added" in shop.ran["join"]
 
 
 def test_a_step_that_fails(shop: Shop):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
 from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
 
-from amqtask import App, every
+from amqtask import App, cron, every
 from amqtask.beat import handover
 from amqtask.beat.plan import Mark
 from amqtask.beat.state import State, snapshot
@@ -218,3 +219,27 @@ def test_what_a_former_leader_knows_is_adopted(
     count = beat.counts.get("due", 0)
     eventually(lambda: beat.counts.get("due", 0) > count, timeout=30)
     assert datetime.now(UTC) > future
+
+
+def test_a_large_state_is_handed_over_in_parts(
+    make_app: MakeApp, beating: Beating, line: Line, queue: str, state: str
+) -> None:
+    """A snapshot and the notes behind it: the next leader knows what the last one fired."""
+    chance = random.Random(1)
+    names = [chance.randbytes(32).hex() for _ in range(300)]
+    apps = make_app(), make_app()
+    for each in apps:
+        each.schedule("tick", "note", every(seconds=1), catch_up="all", window=3600)
+        for name in names:
+            each.schedule(name, "note", cron("0 0 1 1 *"))
+    first = beating(apps[0])
+    eventually(lambda: first.counts.get("due", 0) >= 3, timeout=30)
+    first.stop()
+    eventually(lambda: line.size(state) >= 3)  # one would be a snapshot alone
+    second = beating(apps[1], "second")
+    eventually(lambda: sum(second.counts.values()) >= 2, timeout=30)
+    count = sum(first.counts.values()) + sum(second.counts.values())
+    found = [line.take(queue)[0].headers for _ in range(count)]
+    instants = [datetime.fromisoformat((headers or {})["x-amqtask-instant"]) for headers in found]
+    assert instants == sorted(set(instants))
+    assert instants[-1] - instants[0] == timedelta(seconds=count - 1)

@@ -189,6 +189,30 @@ async def test_what_may_be_sent_is_confirmed(connect: Connect, queue: str) -> No
     await fenced.close()
 
 
+async def test_what_it_needs_is_made_before_the_right_is_asked_for(
+    connect: Connect, queue: str
+) -> None:
+    """Declaring takes its time, and the proof is fresh when the bytes go out."""
+    session = await connect()
+    said: list[str] = []
+
+    async def prepare(session: Session) -> None:
+        said.append("prepared")
+        await make(session, queue)
+
+    def may() -> bool:
+        said.append("asked")
+        return True
+
+    fenced = Fenced(session)
+    sent = [to(queue, requires=(Requirement("queue", prepare),))]
+    await fenced.prepare(sent)
+    assert said == ["prepared"]
+    await fenced.publish(sent, may=may, timeout=10)
+    assert said == ["prepared", "asked"]
+    assert sent[0].error is None
+
+
 async def test_without_the_right_nothing_is_sent(connect: Connect, queue: str) -> None:
     """It is asked right before: all of it fails, and nothing is in the queue."""
     session = await connect()

@@ -21,6 +21,8 @@ from amqtask import (
     TaskRevoked,
     TimeLimitExceeded,
     WorkerLost,
+    WorkflowFailed,
+    chord,
 )
 from tests.helpers import eventually
 from tests.integration.worker.conftest import Running
@@ -134,6 +136,21 @@ def echo(value): return value
 @app.task(name="sends", pool="process")
 def sends(): return where.delay().id
 
+@app.task(name="swaps", pool="process", bind=True)
+def swaps(self, value):
+    self.replace(echo.s(value) | adds.s(1))
+
+@app.task(name="adds", pool="process")
+def adds(a, b): return a + b
+
+@app.task(name="grows", pool="process", bind=True)
+def grows(self, value):
+    self.add_to_chord(echo.s(value + 1))
+    return value
+
+@app.task(name="heard", pool="process")
+def heard(id, error, traceback): note(type(error).__name__)
+
 @app.task(name="steps", pool="process")
 def steps(count):
     for number in range(1, count + 1):
@@ -209,6 +226,19 @@ def test_it_runs_elsewhere_and_stays_there(shop: Shop):
     assert shop.send("loops").get(10) == loop
     worker.stop()
     eventually(_gone(first))
+
+
+def test_workflows(shop: Shop):
+    """What follows a call, takes its place or joins its chord is the same as from a thread."""
+    shop.open()
+    s = shop.app.signature
+    assert (s("adds", (1, 2)) | s("swaps") | s("adds", (10,))).delay().get(30) == 14
+    grown = chord([s("grows", (1,)), s("echo", (5,))], s("echo")).delay().get(30)
+    assert grown == [1, 5, 2]
+    failing = s("fails").on_error(s("heard")) | s("echo")
+    with pytest.raises(WorkflowFailed, match="no such customer"):
+        failing.delay().get(30)
+    eventually(lambda: shop.ledger == ["LookupError"])
 
 
 def test_it_is_the_same_to_the_task(shop: Shop, queue: str):

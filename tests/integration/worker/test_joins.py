@@ -83,6 +83,28 @@ def test_a_chord_that_nobody_completes_is_given_up(
     assert worker.node.counts["failed"] == 0
 
 
+def test_the_time_is_counted_from_the_last_part(
+    make_app: MakeApp, running: Running, names: Names, queue: str, broker: str
+) -> None:
+    """An alarm that comes too early comes again, and ends the chord then."""
+    idle = names.queue("idle")
+    app = make_app(queue, idle, join_expires=3.0)
+
+    @app.task(name="same")
+    def same(value: int) -> int:
+        return value
+
+    running(app, queue)
+    members = [same.s(1).set(countdown=2.5), same.s(2).set(queue=idle)]
+    handle = chord(members, same.s()).delay()
+    held = _queue_of(names, handle)
+    # the part, and one in the place of the alarm that rang
+    eventually(lambda: _messages(broker, held) == 2, timeout=TIMEOUT)
+    with pytest.raises(ChordError, match=r"none yet of members (0, )?1"):
+        handle.get(timeout=3 * TIMEOUT)
+    eventually(lambda: _messages(broker, held) is None)
+
+
 def test_a_member_that_expires_in_its_queue_fails_the_body(
     make_app: MakeApp, running: Running, names: Names, queue: str, broker: str
 ) -> None:

@@ -2,83 +2,141 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 
-from amqtask import App
-from amqtask.errors import BackendUnavailable
+from amqtask import App, ResultSet
+from amqtask.errors import BackendUnavailable, ConfigurationError
+from amqtask.testing import stores
+from amqtask.testing.probes import probe_redis
 from tests.helpers import eventually
 from tests.integration.worker.conftest import MakeApp, Running
 from tests.integration.worker.inprocess import Line
 
 #: Seconds for all results to be there again: the store's start, and a worker's back-off.
-BACK = 60.0
+BACK = 120.0
+
+Probe = Callable[[io.BufferedRWPair, SplitResult], object]
 
 
-class PrivateRedis:
-    """A Redis of one test's own, that keeps what it confirmed and can be killed."""
+class PrivateStore:
+    """A server of one test's own, that keeps what it confirmed and can be killed.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+    Args:
+        url: Of the backend, with its port left out.
+        probe: Asks whether it answers.
+    """
+
+    def __init__(self, port: int, url: str, command: Sequence[str], probe: Probe) -> None:
+        self.url = url.format(port=port)
+        self._port = port
+        self._command = command
+        self._probe = probe
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self._folder)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        eventually(self._answers)
+        """Start it, again while what was killed is not yet gone."""
+        eventually(self._up, timeout=BACK)
 
     def kill(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
-    def _answers(self) -> bool:
+    def _up(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         try:
-            with socket.create_connection(("127.0.0.1", self.port)) as link:
-                link.sendall(b"PING\r\n")
-                return link.recv(5) == b"+PONG"
+            with (
+                socket.create_connection(("127.0.0.1", self._port), 5.0) as link,
+                link.makefile("rwb") as stream,
+            ):
+                self._probe(stream, urlsplit("postgresql://postgres@127.0.0.1/postgres"))
         except OSError:
             return False
+        return True
+
+
+def _redis(port: int, folder: Path) -> PrivateStore:
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder)]
+    if shutil.which(command[0]) is None:
+        pytest.skip("no redis-server is installed: this test needs one that it can kill")
+    return PrivateStore(port, "redis://127.0.0.1:{port}/0", command, probe_redis)
+
+
+def _postgresql(port: int, folder: Path) -> PrivateStore:
+    try:
+        command = stores.postgresql_command(port, folder)
+    except ConfigurationError as error:
+        pytest.skip(f"no PostgreSQL is installed that this test can kill: {error}")
+    url = "db+postgresql://postgres@127.0.0.1:{port}/postgres"
+    return PrivateStore(port, url, command, stores.probe_postgresql)
+
+
+@pytest.fixture(params=[_redis, _postgresql], ids=["redis", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Iterator[PrivateStore]:
+    """A private server that runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    # a folder that the server's own user can reach
+    with tempfile.TemporaryDirectory(prefix="amqtask-store-") as folder:
+        made: PrivateStore = request.param(port, Path(folder))
+        try:
+            made.start()
+            yield made
+        finally:
+            made.kill()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PrivateRedis]:
-    """A private Redis that runs."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server is installed: this test needs one that it can kill")
-    made = PrivateRedis(tmp_path)
-    made.start()
-    yield made
-    made.kill()
+def not_safe() -> Iterator[threading.Event]:
+    """Set once a worker has said that a task's outcome is not safe yet."""
+    said = threading.Event()
+
+    class Hear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("task.not_safe"):
+                said.set()
+
+    logger, handler = logging.getLogger("amqtask"), Hear()
+    logger.addHandler(handler)
+    yield said
+    logger.removeHandler(handler)
 
 
 def test_a_store_that_is_killed_and_comes_back(
     make_app: MakeApp,
     queue: str,
     running: Running,
-    store: PrivateRedis,
-    caplog: pytest.LogCaptureFixture,
+    store: PrivateStore,
+    not_safe: threading.Event,
 ):
     """Every result is there afterwards, and whoever waited for it gets it."""
-    caplog.set_level(logging.INFO, "amqtask")
     app = make_app(queue, backend=store.url)
     count = int(os.environ.get("AMQTASK_TEST_STORE_LOSS_TASKS", "2000"))
     ran: list[int] = []
@@ -92,17 +150,17 @@ def test_a_store_that_is_killed_and_comes_back(
     with caller.pipeline():
         results = [caller.send_task("t.number", (value,)) for value in range(count)]
     got: list[Any] = []
-    waiting = threading.Thread(target=lambda: got.extend(r.get(BACK) for r in results))
+    waiting = threading.Thread(target=lambda: got.extend(ResultSet(results).join(BACK)))
     waiting.start()
     running(app)
     eventually(lambda: len(ran) > count // 4)
     store.kill()
-    eventually(lambda: "task.not_safe" in caplog.text)
+    assert not_safe.wait(BACK)
     store.start()
     waiting.join(BACK)
     assert got == list(range(count))
     again = make_app(queue, backend=store.url)
-    assert [again.result(each.id).get(BACK) for each in results] == list(range(count))
+    assert ResultSet(again.result(each.id) for each in results).join(BACK) == list(range(count))
 
 
 class AwayStore:

@@ -25,6 +25,14 @@ def report(kind: str, days: int = 7) -> None:
     """Report on something."""
 
 
+class Signed:
+    """What ``task.s(...)`` makes, by its looks."""
+
+    def as_dict(self) -> dict[str, Any]:
+        options = {"queue": "q"}
+        return {"task": "report", "args": ["sales"], "kwargs": {"days": 1}, "options": options}
+
+
 # -- declaring ------------------------------------------------------------------------
 
 
@@ -53,6 +61,7 @@ def test_at_a_task_that_takes_arguments(app: App) -> None:
         "tuple",
         "options",
         "signature",
+        "object",
     ],
 )
 def test_what_is_called(app: App, what: str) -> None:
@@ -68,6 +77,7 @@ def test_what_is_called(app: App, what: str) -> None:
              "subtask_type": None, "immutable": False},
             {},
         ),
+        "object": (Signed(), {}),
     }  # fmt: skip
     called, said = forms[what]
     entry = app.schedule("sales report", called, every(minutes=5), **said)
@@ -215,6 +225,7 @@ def test_wrong_beat_schedule(schedule: Any, text: str) -> None:
         ({"eta": datetime(2026, 1, 1, tzinfo=UTC)}, "entry 'a': an entry has no option 'eta'"),
         ({"task_id": "x"}, "an entry has no option 'task_id'"),
         ({"call_timeout": 5}, "an entry has no option 'call_timeout'"),
+        ({"what": {"task": "t", "options": {"link": [1]}}}, "an entry has no option 'link'"),
         ({"priority": 300}, "entry 'a': priority=300 is not from 0 to 255"),
         ({"expires": datetime(2026, 1, 1, tzinfo=UTC)}, "entry 'a' expires at an instant"),
         ({"args": [object()]}, "entry 'a': .*does not serialise as json"),
