@@ -10,7 +10,10 @@ import pytest
 from amqtask.message.signature import Chain, Group, Step, dump, mapped, parse
 from amqtask.workflow.freeze import Frame, freeze
 
-_HOMES = {"t.add": {"queue": "sums", "time_limit": 5.0}, "t.note": {"queue": "notes"}}
+_HOMES: dict[str, dict[str, Any]] = {
+    "t.add": {"queue": "sums", "time_limit": 5.0},
+    "t.note": {"queue": "notes"},
+}
 
 
 def _defaults(task: str) -> Mapping[str, Any]:
