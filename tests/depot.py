@@ -171,10 +171,14 @@ class Counter:
         self._listener.close()
 
     def _serve(self) -> None:
-        while not self._closed.is_set():
+        while True:
             # who asks may be killed at any time, which is no reason to serve nobody else
             with suppress(AuthenticationError, OSError, EOFError):
                 link = self._listener.accept()
+                # asked once somebody is through: whoever closes waits to be let in, too
+                if self._closed.is_set():
+                    link.close()
+                    return
                 # the answer may take minutes, and others ask meanwhile
                 threading.Thread(target=self._answer, args=(link,), daemon=True).start()
 
