@@ -64,30 +64,36 @@ from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.entities import Binding, Exchange, Queue
 from amqtask.waiting import allow_waiting
-from amqtask.workflow.canvas import GroupSignature, Signature
-from amqtask.workflow.compose import chain, chord, group, signature
 
-# A program without schedules and named steps need not take the time to import them.
+# A program without schedules and workflows need not take the time to import them.
 if typing.TYPE_CHECKING:
     from amqtask.policy.entry import Entry
     from amqtask.policy.schedule import Cron, Every, Once, Schedule, cron, every, once
     from amqtask.schedules import ScheduleInfo, Schedules
     from amqtask.workflow.builder import Workflow
+    from amqtask.workflow.canvas import GroupSignature, Signature
+    from amqtask.workflow.compose import chain, chord, group, signature
     from amqtask.workflow.run import WorkflowRun
 else:
     _LATE = {
         "Cron": "amqtask.policy.schedule",
         "Entry": "amqtask.policy.entry",
         "Every": "amqtask.policy.schedule",
+        "GroupSignature": "amqtask.workflow.canvas",
         "Once": "amqtask.policy.schedule",
         "Schedule": "amqtask.policy.schedule",
         "ScheduleInfo": "amqtask.schedules",
         "Schedules": "amqtask.schedules",
+        "Signature": "amqtask.workflow.canvas",
         "Workflow": "amqtask.workflow.builder",
         "WorkflowRun": "amqtask.workflow.run",
+        "chain": "amqtask.workflow.compose",
+        "chord": "amqtask.workflow.compose",
         "cron": "amqtask.policy.schedule",
         "every": "amqtask.policy.schedule",
+        "group": "amqtask.workflow.compose",
         "once": "amqtask.policy.schedule",
+        "signature": "amqtask.workflow.compose",
     }
 
     def __getattr__(name):

@@ -45,17 +45,15 @@ from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
 from amqtask.waiting import no_waiting_in_tasks
 from amqtask.workflow.builtin import BUILTIN
-from amqtask.workflow.canvas import Canvas
-from amqtask.workflow.compose import signature
-from amqtask.workflow.ports import Joins
 
-# Most programs that send calls have no schedules, join no chords and name no steps: what
-# these need is imported where it is first used, and is no part of `import amqtask`.
+# Most programs that send calls have no schedules and build no workflows: what these need is imported where it is first used, and is no part of `import amqtask`.
 if TYPE_CHECKING:
     from amqtask.entries import Entries, ScheduleOptions
     from amqtask.policy.entry import Entry
     from amqtask.schedules import Schedules
     from amqtask.workflow.builder import Workflow
+    from amqtask.workflow.canvas import Canvas
+    from amqtask.workflow.ports import Joins
     from amqtask.workflow.run import WorkflowRun
 
 P = ParamSpec("P")
@@ -446,6 +444,8 @@ class App:
             MalformedMessage: The JSON form is none.
             ConfigurationError: An unknown option, or a value out of range.
         """
+        from amqtask.workflow.compose import signature
+
         return signature(varies, args, kwargs, app=self, **said)
 
     def workflow(self, name: str) -> Workflow:

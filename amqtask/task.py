@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 from amqtask.context import Context, _current
 from amqtask.errors import ArgumentsError, ConfigurationError, near
 from amqtask.message.model import Call
-from amqtask.message.signature import Step
 from amqtask.options import CallOptions, Options, options
 from amqtask.policy.retry import RetryPolicy
 from amqtask.result import AsyncResult
-from amqtask.workflow.canvas import GroupSignature, Signature
-from amqtask.workflow.compose import chunk_signature, map_signature
-from amqtask.workflow.outgoing import plain
 
+# signatures are imported where one is made: most programs only send single calls
 if TYPE_CHECKING:
     from amqtask.app import App
+    from amqtask.workflow.canvas import GroupSignature, Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -153,11 +151,15 @@ class Sendable(Generic[P, R]):
 
     def map(self, items: Iterable[Any]) -> Signature[[], list[R]]:
         """Return the signature that calls this once for each item, in one run."""
+        from amqtask.workflow.compose import map_signature
+
         made: Signature[[], list[R]] = map_signature(self.s(), items, star=False)
         return made
 
     def starmap(self, items: Iterable[Sequence[Any]]) -> Signature[[], list[R]]:
         """Return the signature that calls this with each item's elements, in one run."""
+        from amqtask.workflow.compose import map_signature
+
         made: Signature[[], list[R]] = map_signature(self.s(), items, star=True)
         return made
 
@@ -167,14 +169,20 @@ class Sendable(Generic[P, R]):
         Raises:
             ConfigurationError: ``size`` is no number from 1 up.
         """
+        from amqtask.workflow.compose import chunk_signature
+
         made: GroupSignature[[], list[R]] = chunk_signature(self.s(), items, size)
         return made
 
     def _signature(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], *, immutable: bool
     ) -> Signature[Any, R]:
-        step = Step(self._task.name, tuple(args), dict(kwargs), plain(self._said), immutable)
-        return Signature(step, self._app)
+        from amqtask.workflow.compose import task_signature
+
+        made: Signature[Any, R] = task_signature(
+            self._app, self._task.name, args, kwargs, self._said, immutable=immutable
+        )
+        return made
 
     @property
     def _said(self) -> Options:

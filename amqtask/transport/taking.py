@@ -67,14 +67,43 @@ class Desk:
         self.link = link
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
+        self._asked: dict[str, list[asyncio.Future[Count]]] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def count(self, queue: str) -> Count:
-        """Return what is in a queue.
+        """Return what is in a queue; those who ask while an answer is awaited share the next one.
 
         Raises:
             Gone: It is not there.
             TransportError: The connection ended, or the broker refuses to tell.
         """
+        future: asyncio.Future[Count] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(queue, []).append(future)
+        if queue not in self._asking:
+            self._asking[queue] = asyncio.create_task(self._answer(queue), name="amqtask count")
+        return await future
+
+    async def _answer(self, queue: str) -> None:
+        """Ask the broker for those who wait, until nobody does."""
+        try:
+            while waiting := self._asked.pop(queue, None):
+                answer: Count | None = None
+                error: Exception | None = None
+                try:
+                    answer = await self._count(queue)
+                except Exception as caught:  # it is theirs, who wait for it
+                    error = caught
+                for future in waiting:
+                    if future.done():
+                        continue
+                    if answer is not None:
+                        future.set_result(answer)
+                    elif error is not None:
+                        future.set_exception(error)
+        finally:
+            del self._asking[queue]
+
+    async def _count(self, queue: str) -> Count:
         try:
             return await self._declare(queue, passive=True)
         except ChannelClosed as error:

@@ -29,7 +29,6 @@ from amqtask.message.signature import (
     Step,
     parse,
 )
-from amqtask.workflow.compose import signature
 from amqtask.workflow.ports import EXPIRE
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def instead(context: Context, *args: Any, **kwargs: Any) -> Any:
     document = {"task": context.task, "args": list(args), "kwargs": kwargs, "options": {}}
     if isinstance(parse(document), Step):
         raise MalformedMessage(f"task {context.task!r} (id {context.id}) was sent no signatures")
+    from amqtask.workflow.compose import signature  # most apps never get such a call
+
     context.replace(signature(document, app=context.app))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from amqtask.errors import ArgumentsError, ConfigurationError
 from amqtask.message.signature import Chain, Chord, Group, Step, chunks, mapped, merge, parse
+from amqtask.options import Options
 from amqtask.result import AsyncResult
 from amqtask.workflow.canvas import (
     AnyCanvas,
@@ -16,6 +17,7 @@ from amqtask.workflow.canvas import (
     made_of,
     of_node,
 )
+from amqtask.workflow.outgoing import plain
 
 if TYPE_CHECKING:
     from amqtask.app import App
@@ -110,6 +112,19 @@ def chord(header: Any, body: Any = None, **said: Any) -> Any:
         head = Group(tuple(part._node for part in parts))
     made = made_of(Chord(head, last._node), [*parts, last])
     return made.set(**said) if said else made
+
+
+def task_signature(
+    app: App,
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    said: Options,
+    *,
+    immutable: bool,
+) -> Any:
+    """Return the signature of a task that is known here."""
+    return Signature(Step(task, tuple(args), dict(kwargs), plain(said), immutable), app)
 
 
 def map_signature(step: Signature[..., Any], items: Iterable[Any], *, star: bool) -> Any:
