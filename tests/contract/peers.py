@@ -22,6 +22,8 @@ from aio_pika.abc import AbstractChannel
 from pamqp import commands, frame, header
 from pamqp.constants import FRAME_BODY, FRAME_HEADER
 
+from amqtask.topology.delay import delay_plan
+from amqtask.topology.plan import DeclareQueue
 from tests.helpers import TIMEOUT
 
 
@@ -210,3 +212,13 @@ def _value(data: memoryview) -> tuple[Any, memoryview]:
             kinds.append(found)
         return kinds, rest
     return kind.decode(), data[_WIDTHS[kind] :]
+
+
+def waited_ms(headers: Mapping[str, Any], prefix: str) -> int:
+    """Return the milliseconds that a message was kept by the delay levels it came through."""
+    waits = {
+        step.name: step.arguments["x-message-ttl"]
+        for step in delay_plan(prefix).steps
+        if isinstance(step, DeclareQueue) and "x-message-ttl" in step.arguments
+    }
+    return sum(waits[death["queue"]] for death in headers.get("x-death", []))

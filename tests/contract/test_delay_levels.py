@@ -17,16 +17,14 @@ from amqtask import App, Binding, Queue
 from amqtask.topology.delay import (
     LEVELS,
     TICK_MS,
-    delay_plan,
     delay_route,
     level_name,
     level_queue,
     lost_name,
     ready_name,
 )
-from amqtask.topology.plan import DeclareQueue
 from tests.contract.conftest import MakeApp, Running
-from tests.contract.peers import Peer
+from tests.contract.peers import Peer, waited_ms
 from tests.helpers import aeventually
 from tests.servers import Names
 
@@ -58,12 +56,7 @@ async def test_time_of_arrival(make_app: MakeApp, peer: Peer, names: Names, seco
     # digits are those of the time that was left then
     deaths = message.headers.get("x-death", [])
     assert all((death["reason"], death["count"]) == ("expired", 1) for death in deaths)
-    waits = {
-        step.name: step.arguments["x-message-ttl"]
-        for step in delay_plan(app.settings.delay_prefix).steps
-        if isinstance(step, DeclareQueue) and "x-message-ttl" in step.arguments
-    }
-    waited = sum(waits[death["queue"]] for death in deaths)
+    waited = waited_ms(message.headers, app.settings.delay_prefix)
     assert waited <= -(-round(seconds * 1000) // TICK_MS) * TICK_MS
     assert waited / 1000 <= arrived - before
     assert await peer.size(queue) == 0

@@ -190,7 +190,9 @@ async def test_a_cut_consumer_consumes_again(
         await aeventually(lambda: taker.consumer._lease is not None)
         assert taker.consumer._lease is not None
         assert taker.consumer._lease.outstanding == 1
-    assert [peer.channel.basic_get(queue)[2]] == [b"two"]
+    # given back when the broker has seen the connection's end
+    assert await aeventually(lambda: peer.channel.basic_get(queue)[2]) == b"two"
+    assert peer.channel.basic_get(queue)[2] is None
 
 
 async def test_the_states_of_a_cut_consumer(

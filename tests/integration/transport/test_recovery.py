@@ -27,7 +27,7 @@ RABBITMQ_3 = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 
 
 @pytest.fixture
-def embedded() -> Iterator[Broker]:
+def own_broker() -> Iterator[Broker]:
     with Broker().start_in_thread() as broker:
         yield broker
 
@@ -73,11 +73,11 @@ async def test_a_half_open_link_is_noticed(
 
 @pytest.mark.parametrize("how", ["fin", "reset", "closed by the operator"])
 async def test_one_line_each_way(
-    embedded: Broker, how: str, caplog: pytest.LogCaptureFixture
+    own_broker: Broker, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However the connection ends, one line says that it did and one that it is back."""
-    link = Link([BrokerURL.parse(embedded.url)], name="t", heartbeat=30, connect_timeout=5)
-    channel = Peer(embedded.url)
+    link = Link([BrokerURL.parse(own_broker.url)], name="t", heartbeat=30, connect_timeout=5)
+    channel = Peer(own_broker.url)
     for queue in ("one", "two", "three"):
         channel.channel.queue_declare(queue, durable=True)
     channel.close()
@@ -85,11 +85,11 @@ async def test_one_line_each_way(
         takers = (one, two, three)
         with caplog.at_level(logging.INFO):
             if how == "fin":
-                await asyncio.to_thread(embedded.run, partial(_hang_up, embedded))
+                await asyncio.to_thread(own_broker.run, partial(_hang_up, own_broker))
             elif how == "reset":
-                await asyncio.to_thread(embedded.faults.cut_connections)
+                await asyncio.to_thread(own_broker.faults.cut_connections)
             else:
-                await asyncio.to_thread(embedded.faults.close_connections)
+                await asyncio.to_thread(own_broker.faults.close_connections)
             await aeventually(lambda: link.last_error is not None or link._epoch > 1)
             await aeventually(lambda: all(taker.consumer.consuming for taker in takers))
         assert _said(caplog) == ["broker.lost"]
@@ -98,12 +98,12 @@ async def test_one_line_each_way(
 
 
 async def test_a_wrong_password_after_a_restart(
-    embedded: Broker, caplog: pytest.LogCaptureFixture
+    own_broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Tried again and again, said once, known to whoever asks; good again once it is right."""
-    wrong = BrokerURL.parse(embedded.url.replace("guest:guest@", "guest:wrong@"))
-    right = BrokerURL.parse(embedded.url)
-    peer = Peer(embedded.url)
+    wrong = BrokerURL.parse(own_broker.url.replace("guest:guest@", "guest:wrong@"))
+    right = BrokerURL.parse(own_broker.url)
+    peer = Peer(own_broker.url)
     peer.channel.queue_declare("q", durable=True)
     peer.close()
     link = Link(
@@ -111,7 +111,7 @@ async def test_a_wrong_password_after_a_restart(
     )
     async with Taker(link, "q") as taker:
         link.urls = [wrong]  # as when the broker came back with another password
-        await asyncio.to_thread(embedded.faults.cut_connections)
+        await asyncio.to_thread(own_broker.faults.cut_connections)
         await aeventually(lambda: link.refused)
         epoch = link._epoch
         await aeventually(lambda: link._epoch > epoch + 5)
@@ -157,22 +157,22 @@ async def test_a_name_is_resolved_at_each_connect(
 
 
 async def test_consuming_goes_on_under_an_alarm(
-    embedded: Broker, caplog: pytest.LogCaptureFixture
+    own_broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A broker short of memory stops publishers; deliveries and acks go on, and it is said."""
-    peer = Peer(embedded.url)
+    peer = Peer(own_broker.url)
     peer.channel.queue_declare("q", durable=True)
     peer.publish("q", *[b"x"] * 5)
-    link = Link([BrokerURL.parse(embedded.url)], name="t", heartbeat=30, connect_timeout=5)
+    link = Link([BrokerURL.parse(own_broker.url)], name="t", heartbeat=30, connect_timeout=5)
     async with Taker(link, "q", prefetch=1) as taker:
         await taker.get(1)
-        await asyncio.to_thread(embedded.faults.block, "low on memory")
+        await asyncio.to_thread(own_broker.faults.block, "low on memory")
         await aeventually(lambda: link.session is not None and link.session.blocked)
         for count in range(1, 6):
             (*_, last) = await taker.get(count)
             last.ack()
         assert taker.consumer.consuming
-        await asyncio.to_thread(embedded.faults.unblock)
+        await asyncio.to_thread(own_broker.faults.unblock)
         await aeventually(lambda: link.session is not None and link.session.blocked is None)
     assert _said(caplog) == ["broker.blocked"]
     await link.close()
