@@ -70,6 +70,8 @@ class Place:
             "AMQTASK_DELAY_PREFIX": self._names.delay_prefix(),
             "AMQTASK_CANCEL_EXCHANGE": self._names.cancel_exchange(),
             "PYTHONPATH": str(ROOT),
+            # pip has compiled what the others are; ours is compiled by who runs it first
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         self._rivals: dict[str, str] = {}
         self._broker = broker_of(url)

@@ -64,7 +64,8 @@ outcomes arrive while others are still sent, both steps are timed as one; there,
 each is confirmed by the broker. Goals: nowhere slower than Celery, and three times as fast on `rpc://`
 and Redis. `file://` waits until each result is on the disk, which Celery's does not: a result that was
 acknowledged survives a loss of power.
-`python -m tests.bench.results --write` measures and writes this section, and `make bench` does so too.
+`python -m tests.bench.results --write` measures and writes this section; `make bench ARGS="--only results"`
+shows the same.
 """
 
 
