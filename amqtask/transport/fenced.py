@@ -24,14 +24,13 @@ from amqtask.errors import (
     ChannelClosed,
     ConnectionLost,
     EncodeError,
-    Nacked,
     PublishError,
     PublishTimeout,
     TransportError,
     Unroutable,
 )
 from amqtask.transport.frames import publish_frames
-from amqtask.transport.publisher import REDECLARE, Publication, Requirement
+from amqtask.transport.publisher import REDECLARE, Publication, Requirement, note_return
 from amqtask.transport.session import Channel, Session
 
 log = logging.getLogger(__name__)
@@ -199,40 +198,13 @@ class Fenced:
             self._settled.set_result(None)
 
     def _confirmed(self, publication: Publication, *, nacked: bool) -> None:
-        if nacked:
-            publication.finish(
-                publication.fail(
-                    Nacked,
-                    "the queue refused it",
-                    hint="it is full (x-max-length with reject-publish) or its replicas "
-                    "are down; see the broker's log",
-                )
-            )
-        elif publication.returned is None:
-            publication.finish(None)
-        elif publication.requires and publication.sends < 2:
-            # the queue was deleted since it was declared: declare it once more
+        if not publication.judge(nacked=nacked):
             self._ready.difference_update(publication.requires)
-        else:
-            publication.finish(
-                publication.fail(
-                    Unroutable, f"no queue took it ({publication.returned})", hint=publication.hint
-                )
-            )
 
     def _on_return(
         self, _: object, method: Basic.Return, props: BasicProperties, __: bytes
     ) -> None:
-        # it precedes the ack of its message and carries no tag
-        for publication in self._unconfirmed.values():
-            if (
-                publication.returned is None
-                and publication.message.message_id == props.message_id
-                and publication.routing_key == method.routing_key
-                and publication.exchange == method.exchange
-            ):
-                publication.returned = f"{method.reply_code} {method.reply_text}"
-                return
+        note_return(self._unconfirmed.values(), method, props)
 
     def _judge(self, batch: Sequence[Publication], error: TransportError) -> None:
         """Decide what a closed channel means for what was sent on it and is not confirmed.

@@ -24,7 +24,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from pika.spec import Basic, BasicProperties
 
@@ -168,6 +168,49 @@ class Publication:
             self.error = error
             if self.on_done is not None:
                 self.on_done(self)
+
+    def judge(self, *, nacked: bool) -> bool:
+        """Finish it by what the broker said; False when it was returned and is worth another try.
+
+        The queue was deleted since it was declared then: what it requires is to be made once more.
+        """
+        if nacked:
+            self.finish(
+                self.fail(
+                    Nacked,
+                    "the queue refused it",
+                    hint="it is full (x-max-length with reject-publish) or its replicas "
+                    "are down; see the broker's log",
+                )
+            )
+        elif self.returned is None:
+            self.finish(None)
+        elif self.requires and self.sends < 2:
+            return False
+        else:
+            self.finish(
+                self.fail(Unroutable, f"no queue took it ({self.returned})", hint=self.hint)
+            )
+        return True
+
+
+def note_return(
+    unconfirmed: Iterable[Publication], method: Basic.Return, props: BasicProperties
+) -> None:
+    """Note with the publication that was meant that no queue took it.
+
+    basic.return carries no tag; it precedes the ack of its message, so the oldest unconfirmed one
+    with this id and route is meant.
+    """
+    for publication in unconfirmed:
+        if (
+            publication.returned is None
+            and publication.message.message_id == props.message_id
+            and publication.routing_key == method.routing_key
+            and publication.exchange == method.exchange
+        ):
+            publication.returned = f"{method.reply_code} {method.reply_text}"
+            return
 
 
 class Publisher:
@@ -449,42 +492,14 @@ class Publisher:
         self._bytes -= len(publication.message.body)
         if publication.done:
             return
-        if nacked:
-            publication.finish(
-                publication.fail(
-                    Nacked,
-                    "the queue refused it",
-                    hint="it is full (x-max-length with reject-publish) or its replicas "
-                    "are down; see the broker's log",
-                )
-            )
-        elif publication.returned is None:
-            publication.finish(None)
-        elif publication.requires and publication.sends < 2:
-            # the queue was deleted since it was declared: declare it once more
+        if not publication.judge(nacked=nacked):
             self._ready.difference_update(publication.requires)
             self._waiting.append(publication)
-        else:
-            publication.finish(
-                publication.fail(
-                    Unroutable, f"no queue took it ({publication.returned})", hint=publication.hint
-                )
-            )
 
     def _on_return(
         self, _: object, method: Basic.Return, props: BasicProperties, __: bytes
     ) -> None:
-        # basic.return carries no tag; it precedes the ack of its message, so the oldest
-        # unconfirmed one with this id and route is meant
-        for publication in self._unconfirmed.values():
-            if (
-                publication.returned is None
-                and publication.message.message_id == props.message_id
-                and publication.routing_key == method.routing_key
-                and publication.exchange == method.exchange
-            ):
-                publication.returned = f"{method.reply_code} {method.reply_text}"
-                return
+        note_return(self._unconfirmed.values(), method, props)
 
     def _sweep(self) -> None:
         """Fail what is past its deadline."""
