@@ -7,8 +7,11 @@ having a `uuid.UUID` made would be a tenth of that.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 _pid = os.getpid()
+# os.urandom gives up the GIL, which the I/O thread takes: a change of threads for each id
+_random: Callable[[int], bytes] = getattr(os, "getrandom", os.urandom)
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
@@ -20,7 +23,7 @@ def pid() -> int:
 def new_id() -> str:
     """Return a random id, as text of a UUID of version 4."""
     # asked of the system each time: a generator of ours would repeat itself after a fork
-    random = os.urandom(16).hex()
+    random = _random(16).hex()
     return (
         f"{random[:8]}-{random[8:12]}-4{random[13:16]}-"
         f"{_VARIANT[random[16]]}{random[17:20]}-{random[20:]}"

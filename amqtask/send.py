@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from amqtask.errors import EncodeError, Unroutable
 from amqtask.message import NO_EMBED, Call, Embed, encode, serializer
 from amqtask.options import Options
 from amqtask.policy.retry import RETRY_HEADER
+from amqtask.records import record
 from amqtask.settings import Settings
 from amqtask.topology.delay import (
     LEVELS,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from amqtask.task import Task
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Outgoing:
     """A call ready to be published.
 
@@ -67,7 +68,7 @@ class Outgoing:
     whole: AsyncResult[Any] | GroupResult[Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Place:
     """Where a call stands in a workflow.
 
@@ -90,7 +91,10 @@ class Place:
     stamps: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+_ALONE = Place()
+
+
+@record(frozen=True, slots=True)
 class Address:
     """Where one copy of a message is published.
 
@@ -365,7 +369,7 @@ def _place() -> Place:
     """Return the place of a call outside of workflows: below the task that makes it, if one does."""
     parent = _current.get()
     if parent is None:
-        return Place()
+        return _ALONE
     return Place(root_id=parent.root_id, parent_id=parent.id)
 
 

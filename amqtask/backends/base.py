@@ -24,6 +24,7 @@ from amqtask.backends.codec import Codec
 from amqtask.backends.pending import Pending
 from amqtask.errors import BackendError, ConfigurationError, MessageError
 from amqtask.message.results import ResultMeta
+from amqtask.records import record
 from amqtask.settings import Settings, redact_url
 from amqtask.transport import Requirement
 
@@ -60,7 +61,7 @@ class Can:
     largest: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Record:
     """One outcome on its way into a store.
 

@@ -7,9 +7,11 @@ functions and only the rooms above touch a socket.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
+
+from amqtask.records import record
 
 #: One AMQP field-table value. Only the kinds every client decodes the same
 #: way are sent: str, int (signed 64 bit), float, bool, None, list, dict,
@@ -17,7 +19,7 @@ from typing import Any
 HeaderValue = Any
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Message:
     """Body and basic properties of one AMQP message, in either direction.
 
@@ -44,7 +46,7 @@ class Message:
     app_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Embed:
     """What follows a task: the third element of a protocol 2 body.
 
@@ -61,7 +63,7 @@ class Embed:
 NO_EMBED = Embed()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Call:
     """One task call, decoded: what to run, with what, under which conditions.
 

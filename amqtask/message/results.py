@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from amqtask.errors import ContentDisallowed, EncodeError, MalformedMessage, Rem
 from amqtask.message.compression import compress, decompress
 from amqtask.message.serializers import JSON, Serializer
 from amqtask.message.text import brief, show
+from amqtask.records import record
 
 #: States after which nothing changes any more.
 READY_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -77,7 +78,7 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ResultMeta:
     """What is known about a call: the document a result backend keeps.
 
