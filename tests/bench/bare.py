@@ -13,6 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pika
@@ -25,6 +27,8 @@ WINDOW = 4096
 #: Messages published between two looks at the socket.
 BURST = 64
 WARM_UP = 500
+#: Seconds without a message after which a queue counts as empty.
+QUIET = 1.0
 
 BODY = b'[[],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 HEADERS: dict[str, Any] = {
@@ -153,40 +157,81 @@ def one_by_one(url: str, exchange: str, queue: str, count: int, threads: int) ->
 
 def drain(url: str, queue: str, count: int, prefetch: int, coalesced: bool) -> dict[str, Any]:
     """Take messages and ack them, one by one or all of a turn of the loop at once."""
+    taken = asyncio.run(_take(url, queue, prefetch, coalesced, count))
+    return {"count": count, "seconds": taken.last - taken.first, "cpu": taken.cpu}
 
-    async def main() -> dict[str, Any]:
-        connection, channel = await open_channel(url)
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        seen, unacked, began, used = 0, 0, 0.0, 0.0
 
-        def flush() -> None:
-            nonlocal unacked
-            channel.basic_ack(seen, multiple=True)
-            unacked = 0
+def drain_by(url: str, queue: str, count: int, prefetch: int, processes: int) -> dict[str, Any]:
+    """Take messages in several processes, and ack all of a turn of the loop at once."""
+    with ProcessPoolExecutor(processes) as pool:
+        shares = [pool.submit(_share, url, queue, prefetch) for _ in range(processes)]
+        taken = [each for share in shares if (each := share.result()).count]
+    assert sum(each.count for each in taken) == count, "messages were left, or came twice"
+    seconds = max(each.last for each in taken) - min(each.first for each in taken)
+    return {"count": count, "seconds": seconds, "cpu": sum(each.cpu for each in taken)}
 
-        def on_message(_: Channel, method: Basic.Deliver, __: BasicProperties, ___: bytes) -> None:
-            nonlocal seen, unacked, began, used
-            if not seen:
-                began, used = time.perf_counter(), time.process_time()
-            seen += 1
-            if not coalesced:
-                channel.basic_ack(method.delivery_tag)
-            else:
-                unacked += 1
-                if unacked == 1:
-                    loop.call_soon(flush)
-            if seen == count:
-                done.set_result(None)
 
-        channel.basic_qos(prefetch_count=prefetch)
-        channel.basic_consume(queue, on_message)
+def _share(url: str, queue: str, prefetch: int) -> _Taken:
+    return asyncio.run(_take(url, queue, prefetch, coalesced=True))
+
+
+@dataclass
+class _Taken:
+    """What one consumer took, from its first message to its last.
+
+    Attributes:
+        first: When that came, on the clock of all processes of this machine.
+        cpu: Seconds of the processor's time between the two.
+    """
+
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    cpu: float = 0.0
+
+
+async def _take(
+    url: str, queue: str, prefetch: int, coalesced: bool, count: int | None = None
+) -> _Taken:
+    """Take and ack ``count`` messages, or all until no more come."""
+    connection, channel = await open_channel(url)
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    taken, unacked, used = _Taken(), 0, 0.0
+
+    def flush() -> None:
+        nonlocal unacked
+        channel.basic_ack(taken.count, multiple=True)
+        unacked = 0
+        if count is None:
+            taken.last, taken.cpu = time.perf_counter(), time.process_time() - used
+
+    def on_message(_: Channel, method: Basic.Deliver, __: BasicProperties, ___: bytes) -> None:
+        nonlocal unacked, used
+        if not taken.count:
+            taken.first, used = time.perf_counter(), time.process_time()
+        taken.count += 1
+        if not coalesced:
+            channel.basic_ack(method.delivery_tag)
+        else:
+            unacked += 1
+            if unacked == 1:
+                loop.call_soon(flush)
+        if taken.count == count:
+            taken.last, taken.cpu = time.perf_counter(), time.process_time() - used
+            done.set_result(None)
+
+    channel.basic_qos(prefetch_count=prefetch)
+    channel.basic_consume(queue, on_message)
+    if count is not None:
         await done
-        seconds, cpu = time.perf_counter() - began, time.process_time() - used
-        await close(connection)
-        return {"count": count, "seconds": seconds, "cpu": cpu}
-
-    return asyncio.run(main())
+    else:
+        before = -1
+        while taken.count != before:
+            before = taken.count
+            await asyncio.sleep(QUIET)
+    await close(connection)
+    return taken
 
 
 def finish() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from tests.bench.cases.sizes import AIO_PIKA, OURS, PIKA, PREFETCH, SHARED, Sizes
 from tests.bench.machine import tree, used
@@ -78,17 +79,19 @@ def _by_core(place: Place, sizes: Sizes) -> Case:
     cores, count = os.cpu_count() or 1, sizes.stream
     plain = by_core(cores)
     sync, on_loop = f"{OURS}, {cores} processes, sync", f"{OURS}, {cores} processes, async"
+    bare = f"{PIKA}, {cores} processes, acks coalesced"
     return Case(
         "cores",
         f"Draining no-op tasks with {cores} worker processes",
         f"A process for each processor, which they share with the broker; {count:,} messages, of which "
-        f"a process of amqtask holds {SHARED}.",
+        f"a process of amqtask's or pika's holds {SHARED}.",
         [
+            _bare(place, bare, count, prefetch=SHARED, processes=cores),
             _ours(place, sync, count, prefetch=SHARED, processes=cores),
             _ours(place, on_loop, count, kind="anoop", prefetch=SHARED, processes=cores),
             *(_rival(place, rival, count // 3) for rival in plain),
         ],
-        sync,
+        bare,
         goals=[
             *(Goal(sync, rival.label, 3) for rival in plain if rival.library != "taskiq"),
             *(Goal(on_loop, rival.label, 3) for rival in plain if rival.library == "taskiq"),
@@ -156,21 +159,29 @@ def _bare(
     name: str,
     count: int,
     *,
-    coalesced: bool,
+    coalesced: bool = True,
     size: int = 0,
     prefetch: int = PREFETCH,
+    processes: int = 1,
 ) -> Contender:
+    how: tuple[str, Mapping[str, Any]]
+    how = (
+        ("drain", {"coalesced": coalesced})
+        if processes == 1
+        else ("drain_by", {"processes": processes})
+    )
+
     def run() -> Mapping[str, Reading]:
         total = _fill(place, count, size)
         broker = place.broker_cpu()
         reading = place.read(
             "bare",
-            "drain",
+            how[0],
             url=place.url,
             queue=place.queue,
             count=total,
             prefetch=prefetch,
-            coalesced=coalesced,
+            **how[1],
         )
         place.check_empty()
         served = place.broker_cpu_since(broker)
