@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
 
 from amqtask.context import _current
 from amqtask.errors import WaitInTask
-
-T = TypeVar("T")
 
 _waiting_allowed: ContextVar[bool] = ContextVar("amqtask_waiting_allowed", default=False)
 
@@ -29,17 +26,21 @@ def allow_waiting() -> Iterator[None]:
         _waiting_allowed.reset(token)
 
 
-def no_waiting_in_tasks(passed: T) -> T:
-    """Return ``passed``, unless this is a task that may not wait.
+def no_waiting_in_tasks(timeout: float | None) -> float | None:
+    """Return ``timeout``, unless this is a task that may not wait so long.
+
+    Whether there is anything left to wait for does not count: that may be a matter of
+    luck, good while the code is tried and bad where many wait. Looking, with a timeout of
+    0, is allowed to all.
 
     Raises:
         WaitInTask: It is.
     """
     context = _current.get()
-    if context is not None and not _waiting_allowed.get():
+    if context is not None and timeout != 0 and not _waiting_allowed.get():
         raise WaitInTask(
             f"task {context.task!r} (id {context.id}) would wait for another one",
             hint="its slot is taken meanwhile, and with all slots waiting nothing runs: send what "
             "follows as a call of its own, or allow it: with amqtask.allow_waiting(): ...",
         )
-    return passed
+    return timeout

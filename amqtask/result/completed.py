@@ -27,6 +27,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
 
     Raises:
         ResultTimeout: One or more had not ended in time.
+        WaitInTask: As `AsyncResult.get`.
     """
 
     def __init__(self, results: Iterable[AsyncResult[R]], timeout: float | None = None) -> None:
@@ -34,7 +35,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
         self._timeout = timeout
 
     def __iter__(self) -> Iterator[AsyncResult[R]]:
-        no_waiting_in_tasks(None)
+        no_waiting_in_tasks(self._timeout)
         ended: queue.SimpleQueue[AsyncResult[R]] = queue.SimpleQueue()
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         callbacks = self._register(ended.put)
@@ -49,7 +50,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
             _take_back(callbacks)
 
     async def __aiter__(self) -> AsyncIterator[AsyncResult[R]]:
-        no_waiting_in_tasks(None)
+        no_waiting_in_tasks(self._timeout)
         loop = asyncio.get_running_loop()
         ended: asyncio.Queue[AsyncResult[R]] = asyncio.Queue()
 

@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 
 from amqtask.backends import Backend, Pending
 from amqtask.cancel import Cancels
-from amqtask.context import _current
 from amqtask.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -101,32 +100,33 @@ class AsyncResult(Generic[R]):
         """Wait for the outcome and return the task's value.
 
         Args:
-            timeout: Seconds; None waits for ever.
+            timeout: Seconds; None waits for ever, 0 only looks.
             propagate: False returns the task's exception instead of raising it.
 
         Raises:
             NoBackend: Results are off.
             ResultTimeout: No outcome in time.
-            WaitInTask: It would wait in a task; see `allow_waiting`.
+            WaitInTask: This is called in a task, with another timeout than 0 and whether the
+                outcome is there or not; see `allow_waiting`.
             BaseException: What the task raised: its own class when this process has
                 it imported, else `RemoteError`; the remote traceback is its cause.
         """
-        pending = self._need()
-        if not pending.ready and (self._stored or _current.get() is not None):
+        pending, timeout = self._need(), no_waiting_in_tasks(timeout)
+        if not pending.ready and self._stored:
             # it may be there: then nobody need be asked to follow it
             with suppress(BackendUnavailable):  # whoever follows it tries again
                 self.refresh()
-        if not pending.ready and not pending.wait(no_waiting_in_tasks(timeout)):
+        if not pending.ready and not pending.wait(timeout):
             raise self._timeout(timeout)
         return self._outcome(propagate)
 
     async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> R:
         """Await the outcome and return the task's value; as `get`."""
-        pending = self._need()
-        if not pending.ready and _current.get() is not None:
+        pending, timeout = self._need(), no_waiting_in_tasks(timeout)
+        if not pending.ready and timeout == 0:  # nobody would have the time to follow it
             with suppress(BackendUnavailable):
                 await self.arefresh()
-        if not pending.ready and not await pending.wait_async(no_waiting_in_tasks(timeout)):
+        if not pending.ready and not await pending.wait_async(timeout):
             raise self._timeout(timeout)
         return self._outcome(propagate)
 
@@ -146,6 +146,7 @@ class AsyncResult(Generic[R]):
         Raises:
             NoBackend: Results are off.
             ResultTimeout: It did not end in time.
+            WaitInTask: As `get`.
         """
         return news.watch(self._need(), timeout, self._timeout)
 

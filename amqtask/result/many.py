@@ -45,19 +45,20 @@ class ResultSet(Generic[R]):
 
         Raises:
             ResultTimeout: One or more had not ended in time.
+            WaitInTask: As `AsyncResult.get`.
             BaseException: As `AsyncResult.get`.
         """
         for result in as_completed(self.results, timeout):
-            result.get(propagate=propagate)
-        return [result.get(propagate=propagate) for result in self.results]
+            result._outcome(propagate)
+        return [result._outcome(propagate) for result in self.results]
 
     get = join
 
     async def ajoin(self, timeout: float | None = None, *, propagate: bool = True) -> list[R]:
         """Await all and return their values; as `join`."""
         async for result in as_completed(self.results, timeout):
-            await result.aget(propagate=propagate)
-        return [await result.aget(propagate=propagate) for result in self.results]
+            result._outcome(propagate)
+        return [result._outcome(propagate) for result in self.results]
 
     aget = ajoin
 

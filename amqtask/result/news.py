@@ -11,6 +11,7 @@ from amqtask.backends import Pending
 from amqtask.errors import ResultTimeout
 from amqtask.message.results import ResultMeta
 from amqtask.progress import Progress
+from amqtask.waiting import no_waiting_in_tasks
 
 #: Returns the error for a call that did not end in time.
 Late = Callable[[float | None], ResultTimeout]
@@ -18,6 +19,7 @@ Late = Callable[[float | None], ResultTimeout]
 
 def watch(pending: Pending, timeout: float | None, late: Late) -> Iterator[Progress]:
     """Yield what a call reports until it has ended; see `AsyncResult.watch`."""
+    no_waiting_in_tasks(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
     news: queue.SimpleQueue[ResultMeta | None] = queue.SimpleQueue()
 
@@ -44,6 +46,7 @@ def watch(pending: Pending, timeout: float | None, late: Late) -> Iterator[Progr
 
 async def awatch(pending: Pending, timeout: float | None, late: Late) -> AsyncIterator[Progress]:
     """Yield what a call reports, without blocking; as `watch`."""
+    no_waiting_in_tasks(timeout)
     loop = asyncio.get_running_loop()
     news: asyncio.Queue[ResultMeta | None] = asyncio.Queue()
 

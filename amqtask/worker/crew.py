@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from amqtask.worker.ladder import Ladder
+from amqtask.worker.ladder import Ladder, Rung
 from amqtask.worker.lines import GAVE_UP
 from amqtask.worker.offenders import Offenders
 from amqtask.worker.places import Place
@@ -40,7 +40,7 @@ class Crew:
     Attributes:
         places: Where children work now.
         counts: Jobs settled by children that have stopped, by outcome.
-        failed: Whether a process did not end well after the crew was closed.
+        failed: Whether a process did not end well that was told to, after the crew was closed.
     """
 
     def __init__(
@@ -162,7 +162,8 @@ class Crew:
         self._leaving = [place for place in self._leaving if not place.empty]
         well = code == 0 or (code == GAVE_UP and child.gave_up is not None)
         if not well:
-            self.failed |= self._closed
+            # one that died before it heard of the stop died of something else, as any other day
+            self.failed |= self._closed and (child.stopping or child.rung is Rung.KILL)
             self._warn_of(child, code)
             if not child.was_ready and not self._closed:
                 self._count_fruitless(child, code)

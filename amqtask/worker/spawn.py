@@ -51,13 +51,14 @@ class ChildProcess:
         gave_up: Why it gives itself up; None while it does not.
         fate: Why the supervisor killed it; None while it did not.
         silent: Whether it was reported as silent.
+        stopping: Whether it said that it stops.
         ending: `time.monotonic` when it said that it ends at once; None before.
     """
 
     def __init__(self, spec: WorkerSpec, index: int, start: Start = start_python) -> None:
         self.index = index
         self.started = self.heard = time.monotonic()
-        self.ready = self.was_ready = self.silent = False
+        self.ready = self.was_ready = self.silent = self.stopping = False
         self.rung = Rung.RUNNING
         self.beat = Beat()
         self.reasons: tuple[str, ...] = ("it starts",)
@@ -121,6 +122,7 @@ class ChildProcess:
                 if not self.ready and self.beat.reasons:
                     self.reasons = self.beat.reasons
             case "stopping":
+                self.stopping = True
                 self.ready = False
                 self.rung = max(self.rung, Rung.WARM)
                 self.reasons = ("it stops",)

@@ -30,6 +30,7 @@ from amqtask.message.signature import (
 )
 from amqtask.options import CallOptions, options
 from amqtask.result import AsyncResult, GroupResult
+from amqtask.waiting import no_waiting_in_tasks
 from amqtask.workflow.client import asend, freeze_here, handle_of, send
 from amqtask.workflow.outgoing import plain
 from amqtask.workflow.shape import shown
@@ -263,6 +264,7 @@ class Signature(Canvas[P, AsyncResult[R]], Generic[P, R]):
         return self.set(link=list(callbacks))
 
     def __invert__(self) -> R:
+        no_waiting_in_tasks(None)  # before it is sent
         return self.apply_async().get()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:

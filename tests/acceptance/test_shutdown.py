@@ -163,3 +163,20 @@ def test_a_child_that_is_told_to_end_is_replaced(workshop: Workshop) -> None:
     worker.wait_for("exit code 0: another one starts in")
     eventually(lambda: worker.children() not in ([], [child]), timeout=30)
     assert worker.stop() == 0
+
+
+def test_a_death_from_before_the_stop_is_none_of_its(workshop: Workshop) -> None:
+    """A process killed just before the signal, and found dead just after it: exit code 0."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--processes", "2")
+    worker.wait_for("worker.ready")
+    killed, _ = worker.children()
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        killed.kill()
+        worker.process.send_signal(signal.SIGTERM)
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+    assert worker.wait() == 0
+    assert f"child.died pid={killed.pid}" in worker.output
+    assert "nobody follows it" in worker.output

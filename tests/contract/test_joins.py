@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from amqtask.workflow.join import joins_of
 from amqtask.workflow.join_queue import PREFIX, QueueJoins
 from amqtask.workflow.ports import EXPIRE, Done, Joins, Opening, Part
 from tests.contract.backends.places import PREFIX as STORE_PREFIX
-from tests.contract.backends.places import STORED
+from tests.contract.backends.places import places
 from tests.helpers import TIMEOUT, eventually
 from tests.servers import Names
 
@@ -121,14 +120,7 @@ MakeChord = Callable[..., Chord]
 
 @pytest.fixture(scope="session")
 def _stores(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
-    with ExitStack() as stack:
-        made: dict[str, str] = {}
-
-        def place(name: str) -> str:
-            if name not in made:
-                made[name] = stack.enter_context(STORED[name](request))
-            return made[name]
-
+    with places(request) as place:
         yield place
 
 

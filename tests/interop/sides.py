@@ -12,7 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pika
 import pika.exceptions
@@ -27,6 +31,22 @@ from tests.servers import Names
 ROOT = Path(__file__).parents[2]
 #: Seconds a Celery worker has to start on a machine that is busy.
 START = 30.0
+#: A value of every kind that Celery serialises.
+VALUES: list[Any] = [
+    datetime(2026, 11, 23, 12, 30, 15, 250000, tzinfo=UTC),
+    datetime(2026, 11, 23, tzinfo=UTC).date(),
+    Decimal("12.50"),
+    UUID("12345678-1234-5678-1234-567812345678"),
+    b"text",
+    b"\xff\x00",
+    "ünïcode",
+    2**70,
+    1.5,
+    True,
+    None,
+    [1, [2]],
+    {"a": {"b": 1}},
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pika
 import pytest
@@ -19,7 +18,7 @@ from amqtask import App, Context, Ignore, Queue, Reject, RetryPolicy
 from amqtask.worker import Node
 from tests.helpers import eventually
 from tests.interop.conftest import MakeApp
-from tests.interop.sides import CeleryWorker, running
+from tests.interop.sides import VALUES, CeleryWorker, running
 from tests.servers import Names
 
 celery = pytest.importorskip("celery", reason='pip install "amqtask[interop]"')
@@ -122,27 +121,12 @@ def worker(client: Any, make_app: MakeApp) -> AbstractContextManager[Node]:
 
 def test_arguments_and_result(client: Any, worker: AbstractContextManager[Node]):
     """Every kind of argument that Celery serialises reaches our task as itself, and comes back."""
-    values = [
-        datetime(2026, 11, 23, 12, 30, 15, 250000, tzinfo=UTC),
-        datetime(2026, 11, 23, tzinfo=UTC).date(),
-        Decimal("12.50"),
-        UUID("12345678-1234-5678-1234-567812345678"),
-        b"text",
-        b"\xff\x00",
-        "ünïcode",
-        2**70,
-        1.5,
-        True,
-        None,
-        [1, [2]],
-        {"a": {"b": 1}},
-    ]
     with worker:
-        result = client.send_task("ours.echo", values, {"key": values[2]})
+        result = client.send_task("ours.echo", VALUES, {"key": VALUES[2]})
         answer = result.get(timeout=ANSWER)
-    assert answer["args"] == values
+    assert answer["args"] == VALUES
     assert answer["kwargs"] == {"key": Decimal("12.50")}
-    assert answer["types"] == [type(value).__name__ for value in values]
+    assert answer["types"] == [type(value).__name__ for value in VALUES]
     assert result.state == "SUCCESS"
     assert result.date_done.tzinfo is not None
     assert result.children == []

@@ -9,16 +9,15 @@ Source: Apache Cassandra, ``doc/native_protocol_v4.spec``.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socketserver
 import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from tests.contract.backends.double import Connection, Double
 
 VERSION = 4
 #: Codes of a type on the wire.
@@ -85,11 +84,10 @@ class Statement:
     columns: Sequence[tuple[str, str]]
 
 
-class Cassandra:
+class Cassandra(Double):
     """The server.
 
     Attributes:
-        port: Where it listens, on the loopback.
         tables: By name.
         overloaded: It answers that it cannot do it now.
     """
@@ -100,21 +98,7 @@ class Cassandra:
         self.overloaded = False
         self._lock = threading.Lock()
         self._prepared: dict[bytes, str] = {}
-        handler = type("Handler", (_Connection,), {"server_": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.port: int = self._server.server_address[1]
-
-    @contextmanager
-    def running(self) -> Iterator[Cassandra]:
-        """Serve for as long as the block runs."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
+        super().__init__(_Connection)
 
     # -- statements -------------------------------------------------------------------
 
@@ -300,29 +284,23 @@ class Cassandra:
         return found
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-
-class _Connection(socketserver.BaseRequestHandler):
+class _Connection(Connection):
     """One connection: requests are answered in the order they come in."""
 
     server_: Cassandra
 
-    def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            while head := self._read(9):
-                version, _, stream, opcode, size = struct.unpack(">BBhBi", head)
-                body = self._read(size)
-                try:
-                    code, answer = self._answer(version, opcode, body)
-                except Refused as error:
-                    text = str(error).encode()
-                    code = 0
-                    answer = struct.pack(">iH", error.code, len(text)) + text + error.more
-                frame = struct.pack(">BBhBi", 0x80 | VERSION, 0, stream, code, len(answer))
-                self.request.sendall(frame + answer)
+    def serve(self) -> None:
+        while head := self.read(9):
+            version, _, stream, opcode, size = struct.unpack(">BBhBi", head)
+            body = self.read(size)
+            try:
+                code, answer = self._answer(version, opcode, body)
+            except Refused as error:
+                text = str(error).encode()
+                code = 0
+                answer = struct.pack(">iH", error.code, len(text)) + text + error.more
+            frame = struct.pack(">BBhBi", 0x80 | VERSION, 0, stream, code, len(answer))
+            self.request.sendall(frame + answer)
 
     def _answer(self, version: int, opcode: int, body: bytes) -> tuple[int, bytes]:
         if version != VERSION:
@@ -342,15 +320,6 @@ class _Connection(socketserver.BaseRequestHandler):
             size = struct.unpack_from(">H", body)[0]
             return 8, self.server_.execute(body[2 : 2 + size], _values(body[2 + size :]))
         raise Refused(PROTOCOL, f"unknown opcode {opcode}")
-
-    def _read(self, size: int) -> bytes:
-        found = b""
-        while len(found) < size:
-            more: bytes = self.request.recv(size - len(found))
-            if not more:
-                return b""
-            found += more
-        return found
 
 
 def _plain(text: str) -> str:

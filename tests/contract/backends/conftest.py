@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ import pytest
 from amqtask import App, AsyncResult
 from amqtask.backends import Backend, StoredBackend
 from amqtask.message.results import READY_STATES, ResultMeta
-from tests.contract.backends.places import MESSAGES, PREFIX, STORED
+from tests.contract.backends.places import MESSAGES, PREFIX, STORED, places
 from tests.helpers import TIMEOUT
 from tests.servers import Names
 
@@ -87,14 +86,7 @@ class Ends:
 @pytest.fixture(scope="session")
 def _places(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
     """Returns where a backend keeps things, made at the first question."""
-    with ExitStack() as stack:
-        made: dict[str, str] = {}
-
-        def place(name: str) -> str:
-            if name not in made:
-                made[name] = stack.enter_context(STORED[name](request))
-            return made[name]
-
+    with places(request) as place:
         yield place
 
 

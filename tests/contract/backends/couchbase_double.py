@@ -9,18 +9,17 @@ Source: Couchbase, ``kv_engine/docs/BinaryProtocol.md`` and ``docs/SASL.md``; RF
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import itertools
 import json
-import socketserver
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from tests.contract.backends.double import Connection, Double
 
 HEAD = struct.Struct(">BBHBBHIIQ")
 OK, NOT_FOUND, EXISTS, TOO_LARGE, AUTH_ERROR, CONTINUE = 0, 1, 2, 3, 0x20, 0x21
@@ -39,11 +38,10 @@ class Document:
     ends: float | None
 
 
-class Couchbase:
+class Couchbase(Double):
     """The server, with one bucket and one user.
 
     Attributes:
-        port: Where it listens, on the loopback.
         busy: It answers that it cannot do it now.
     """
 
@@ -53,21 +51,7 @@ class Couchbase:
         self.documents: dict[bytes, Document] = {}
         self.lock = threading.Lock()
         self._cas = itertools.count(1)
-        handler = type("Handler", (_Connection,), {"server_": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.port: int = self._server.server_address[1]
-
-    @contextmanager
-    def running(self) -> Iterator[Couchbase]:
-        """Serve for as long as the block runs."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
+        super().__init__(_Connection)
 
     def config(self) -> bytes:
         """Return the bucket's map: this node has every partition."""
@@ -130,39 +114,33 @@ class Answer:
     cas: int = 0
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-
-class _Connection(socketserver.BaseRequestHandler):
+class _Connection(Connection):
     """One connection, which logs in and then works on the bucket."""
 
     server_: Couchbase
 
-    def handle(self) -> None:
+    def serve(self) -> None:
         self.scram = Scram(self.server_.user, self.server_.password)
-        with contextlib.suppress(ConnectionError):
-            while head := self._read(HEAD.size):
-                magic, opcode, keys, extras, _kind, _, size, opaque, cas = HEAD.unpack(head)
-                framing = 0
-                if magic == 0x08:  # two bytes of sizes where the others have one
-                    framing, keys = keys >> 8, keys & 0xFF
-                body = self._read(size)[framing:]
-                key, value = body[extras : extras + keys], body[extras + keys :]
-                request = Request(opcode, key, body[:extras], value, cas)
-                answer = self._answer(request)
-                echo = key if opcode in _ECHO else b""
-                length = len(answer.extras) + len(echo) + len(answer.value)
-                self.request.sendall(
-                    HEAD.pack(
-                        *(0x81, opcode, len(echo), len(answer.extras), 0, answer.status, length),
-                        *(opaque, answer.cas),
-                    )
-                    + answer.extras
-                    + echo
-                    + answer.value
+        while head := self.read(HEAD.size):
+            magic, opcode, keys, extras, _kind, _, size, opaque, cas = HEAD.unpack(head)
+            framing = 0
+            if magic == 0x08:  # two bytes of sizes where the others have one
+                framing, keys = keys >> 8, keys & 0xFF
+            body = self.read(size)[framing:]
+            key, value = body[extras : extras + keys], body[extras + keys :]
+            request = Request(opcode, key, body[:extras], value, cas)
+            answer = self._answer(request)
+            echo = key if opcode in _ECHO else b""
+            length = len(answer.extras) + len(echo) + len(answer.value)
+            self.request.sendall(
+                HEAD.pack(
+                    *(0x81, opcode, len(echo), len(answer.extras), 0, answer.status, length),
+                    *(opaque, answer.cas),
                 )
+                + answer.extras
+                + echo
+                + answer.value
+            )
 
     def _answer(self, request: Request) -> Answer:
         work = _WORK.get(request.opcode)
@@ -186,15 +164,6 @@ class _Connection(socketserver.BaseRequestHandler):
         if request.opcode == 0xB5:
             return Answer(value=self.server_.config())
         return Answer(UNKNOWN)
-
-    def _read(self, size: int) -> bytes:
-        found = b""
-        while len(found) < size:
-            more: bytes = self.request.recv(size - len(found))
-            if not more:
-                return b""
-            found += more
-        return found
 
 
 class Scram:

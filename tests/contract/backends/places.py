@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -166,3 +166,17 @@ STORED: dict[str, Place] = {
 }
 #: Backends whose outcomes are messages, by scheme.
 MESSAGES = ("rpc", "rpc+direct")
+
+
+@contextmanager
+def places(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """Give where a backend that stores keeps things, made at the first question."""
+    with ExitStack() as stack:
+        made: dict[str, str] = {}
+
+        def place(name: str) -> str:
+            if name not in made:
+                made[name] = stack.enter_context(STORED[name](request))
+            return made[name]
+
+        yield place

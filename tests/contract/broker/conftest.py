@@ -142,3 +142,41 @@ async def adeclare(
         )
 
     return make
+
+
+# -- queues -------------------------------------------------------------------
+
+
+@pytest.fixture
+def queue(channel: BlockingChannel, names: Names) -> Callable[..., str]:
+    """Declares a durable queue, and returns its name."""
+
+    def make(kind: str = "classic") -> str:
+        name = names.queue()
+        channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
+        return name
+
+    return make
+
+
+@pytest.fixture
+def dead_lettered(channel: BlockingChannel, names: Names) -> Callable[..., tuple[str, str]]:
+    """Declares a queue whose dead letters go to another one, and returns the names of both."""
+
+    def make(kind: str = "classic", **arguments: Any) -> tuple[str, str]:
+        name = names.queue()
+        dead = f"{name}.dead"
+        channel.queue_declare(
+            name,
+            durable=True,
+            arguments={
+                "x-queue-type": kind,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": dead,
+                **{f"x-{key.replace('_', '-')}": value for key, value in arguments.items()},
+            },
+        )
+        channel.queue_declare(dead, durable=True)
+        return name, dead
+
+    return make

@@ -24,16 +24,6 @@ KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 Basic, Queue = commands.Basic, commands.Queue
 
 
-@pytest.fixture
-def queue(channel, names):
-    def make(kind="classic"):
-        name = names.queue()
-        channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
-        return name
-
-    return make
-
-
 @KINDS
 def test_what_was_there_and_what_comes(channel, queue, kind):
     name = queue(kind)

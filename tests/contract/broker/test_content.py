@@ -16,16 +16,6 @@ KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 Basic, Queue = commands.Basic, commands.Queue
 
 
-@pytest.fixture
-def queue(channel, names):
-    def make(kind="classic"):
-        name = names.queue()
-        channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
-        return name
-
-    return make
-
-
 # -- bodies -------------------------------------------------------------------
 
 

@@ -32,26 +32,8 @@ NEVER = 600_000
 
 
 @pytest.fixture
-def queue(channel, names):
-    """Declares a queue whose dead letters go to another one, and returns the names of both."""
-
-    def make(kind="classic", **arguments):
-        name = names.queue()
-        dead = f"{name}.dead"
-        channel.queue_declare(
-            name,
-            durable=True,
-            arguments={
-                "x-queue-type": kind,
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": dead,
-                **{f"x-{key.replace('_', '-')}": value for key, value in arguments.items()},
-            },
-        )
-        channel.queue_declare(dead, durable=True)
-        return name, dead
-
-    return make
+def queue(dead_lettered):
+    return dead_lettered
 
 
 @KINDS

@@ -10,16 +10,6 @@ from tests.contract.broker.clients import depth, fetch, get, publish
 KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 
 
-@pytest.fixture
-def queue(channel, names):
-    def make(kind="classic"):
-        name = names.queue()
-        channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
-        return name
-
-    return make
-
-
 @KINDS
 def test_empty(channel, queue, kind):
     assert get(channel, queue(kind)) is None

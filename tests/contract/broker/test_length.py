@@ -13,26 +13,8 @@ KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 
 
 @pytest.fixture
-def queue(channel, names):
-    """Declares a queue whose dead letters go to another one, and returns the names of both."""
-
-    def make(kind="classic", **arguments):
-        name = names.queue()
-        dead = f"{name}.dead"
-        channel.queue_declare(
-            name,
-            durable=True,
-            arguments={
-                "x-queue-type": kind,
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": dead,
-                **{f"x-{key.replace('_', '-')}": value for key, value in arguments.items()},
-            },
-        )
-        channel.queue_declare(dead, durable=True)
-        return name, dead
-
-    return make
+def queue(dead_lettered):
+    return dead_lettered
 
 
 def offer(channel: BlockingChannel, name: str, body: str) -> bool:

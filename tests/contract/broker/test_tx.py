@@ -20,16 +20,6 @@ KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 
 
 @pytest.fixture
-def queue(channel, names):
-    def make(kind="classic"):
-        name = names.queue()
-        channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
-        return name
-
-    return make
-
-
-@pytest.fixture
 def tx(connection):
     """A channel with transactions."""
     channel = connection.channel()

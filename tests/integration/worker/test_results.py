@@ -75,8 +75,14 @@ def add_tasks(app: App) -> None:
     async def awaits() -> Any:
         return await later()
 
+    @app.task(name="looks")
+    def looks() -> Any:
+        child = app.send_task("add", (1, 2))
+        eventually(child.ready, timeout=TIMEOUT)
+        assert (child.result, child.get(timeout=0)) == (3, 3)
+        return child.get()  # it is there, but that was luck
+
     def later() -> AsyncResult[Any]:
-        # what is ready already is had without a wait
         return app.send_task("add", (1, 2), countdown=3600)
 
 
@@ -119,6 +125,8 @@ def test_a_task_does_not_wait_for_another_one(app: App, running: Running):
         call(app, "waits", False).get(TIMEOUT)
     with pytest.raises(WaitInTask):
         call(app, "awaits").get(TIMEOUT)
+    with pytest.raises(WaitInTask):
+        call(app, "looks").get(TIMEOUT)
     assert call(app, "waits", True).get(TIMEOUT) == 3
 
 

@@ -6,12 +6,25 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from amqtask import AsyncResult, NoBackend, RemoteError, ResultTimeout
+from amqtask import (
+    AsyncResult,
+    Context,
+    NoBackend,
+    RemoteError,
+    ResultSet,
+    ResultTimeout,
+    WaitInTask,
+    allow_waiting,
+    as_completed,
+)
 from amqtask.backends import Pending
+from amqtask.context import _current
+from amqtask.message.model import Call
 from amqtask.message.results import RemoteTraceback, ResultMeta, encode_exception
 from tests.helpers import eventually
 from tests.unit.desk.recorder import make_app
@@ -33,6 +46,15 @@ def pending() -> Pending:
 @pytest.fixture
 def result(pending: Pending) -> AsyncResult[Any]:
     return AsyncResult("id-1", "t.add", pending)
+
+
+@pytest.fixture
+def in_task() -> Iterator[None]:
+    """The test's code is that of a task."""
+    app, _ = make_app()
+    token = _current.set(Context(app, Call("t.outer", "A"), queue="q", hostname="w@h"))
+    yield
+    _current.reset(token)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +158,61 @@ async def test_awaiting_a_result_that_is_here(pending: Pending, result: AsyncRes
     pending.resolve(_meta("SUCCESS", None))
     assert await result is None
     assert await result is None
+
+
+async def _followed(result: AsyncResult[Any]) -> list[Any]:
+    return [each async for each in result.awatch()]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda result: result.get(),
+        lambda result: result.get(timeout=1),
+        lambda result: result.get(propagate=False),
+        lambda result: asyncio.run(_wait(result)),
+        lambda result: list(result.watch()),
+        lambda result: asyncio.run(_followed(result)),
+        lambda result: ResultSet([result]).join(),
+        lambda result: asyncio.run(ResultSet([result]).ajoin()),
+        lambda result: list(as_completed([result])),
+    ],
+)
+def test_a_task_does_not_wait(
+    pending: Pending, result: AsyncResult[Any], in_task: None, wait: Any, ended: bool
+) -> None:
+    """Nor for what has ended: the next time it may not have."""
+    if ended:
+        pending.resolve(_meta("SUCCESS", 3))
+    with pytest.raises(WaitInTask, match=r"task 't\.outer' \(id A\) would wait for another one"):
+        wait(result)
+
+
+def test_a_task_may_look(pending: Pending, result: AsyncResult[Any], in_task: None) -> None:
+    """What takes no time is allowed, be the outcome there or not."""
+    with pytest.raises(ResultTimeout):
+        result.get(timeout=0)
+    with pytest.raises(ResultTimeout):
+        asyncio.run(result.aget(timeout=0))
+    assert (result.ready(), result.result) == (False, None)
+    pending.resolve(_meta("SUCCESS", 3))
+    assert (result.ready(), result.result, result.get(timeout=0)) == (True, 3, 3)
+    assert asyncio.run(result.aget(timeout=0)) == 3
+    assert ResultSet([result]).join(timeout=0) == [3]
+
+
+def test_a_task_that_says_so_may_wait(
+    pending: Pending, result: AsyncResult[Any], in_task: None
+) -> None:
+    """Inside the block, and not behind it."""
+    pending.resolve(_meta("SUCCESS", 3))
+    with allow_waiting():
+        assert result.get() == 3
+        assert asyncio.run(_wait(result)) == 3
+        assert ResultSet([result]).join() == [3]
+    with pytest.raises(WaitInTask):
+        result.get()
 
 
 def test_states_on_the_way_are_not_final(pending: Pending, result: AsyncResult[Any]) -> None:

@@ -17,6 +17,7 @@ from amqtask import (
     RetryPolicy,
     TaskRevoked,
     UnknownTask,
+    WaitInTask,
     current_task,
 )
 from amqtask.testing import Eager, eager
@@ -174,6 +175,38 @@ def test_calls_inside_calls(app: App, mode: Eager) -> None:
 
     own, parent = outer.delay().get(timeout=0)
     assert own == parent
+
+
+def test_a_task_does_not_wait_for_another_one(app: App, mode: Eager) -> None:
+    """What would fail in a worker fails here, though here the outcome is always there."""
+
+    @app.task
+    def inner() -> int:
+        return 1
+
+    @app.task
+    def outer() -> int:
+        return inner.delay().get()
+
+    with pytest.raises(WaitInTask):
+        outer.delay()
+    assert [call.task for call in mode.sent()] == [outer.name, inner.name]
+
+
+def test_a_signature_is_not_sent_by_who_may_not_wait(app: App, mode: Eager) -> None:
+    """`~` sends and waits: in a task it does neither."""
+
+    @app.task
+    def inner() -> int:
+        return 1
+
+    @app.task
+    def outer() -> int:
+        return ~inner.s()
+
+    with pytest.raises(WaitInTask):
+        outer.delay()
+    assert [call.task for call in mode.sent()] == [outer.name]
 
 
 def test_coroutines_from_plain_code(app: App, mode: Eager) -> None:

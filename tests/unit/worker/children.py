@@ -35,7 +35,7 @@ class FakeChild:
         self.pid = next(_pids)
         self.started = time.monotonic()
         self.heard = self.started + 0.001
-        self.ready = self.was_ready = self.silent = self.stubborn = False
+        self.ready = self.was_ready = self.silent = self.stubborn = self.stopping = False
         self.rung = Rung.RUNNING
         self.beat = Beat()
         self.reasons: tuple[str, ...] = ("it starts",)
@@ -84,7 +84,9 @@ class FakeChild:
         self.ready = False
         if rung is Rung.KILL:
             self.kill("it did not end in time")
-        elif not self.stubborn:
+            return
+        self.stopping = True
+        if not self.stubborn:
             self.die(0)
 
     def kill(self, why: str) -> None:

@@ -233,10 +233,23 @@ async def test_closed_nobody_follows(yard: Yard):
     first.die(-9)
     await aeventually(lambda: yard.crew.places[0].child is None)
     yard.crew.close()
+    second.stubborn = True
+    second.take(Rung.WARM)
     second.die(3)
     await yard.crew.ended()
     assert len(yard.nursery.born) == 2
     assert yard.crew.failed
+
+
+async def test_a_death_from_before_the_stop_is_none_of_its(yard: Yard, caplog):
+    """Whether it was noticed in time or not: one that never began to stop did not fail to."""
+    first, second = await yard.filled(2)
+    yard.crew.close()
+    first.die(-9)
+    second.take(Rung.WARM)
+    await yard.crew.ended()
+    assert "signal SIGKILL: nobody follows it" in caplog.text
+    assert not yard.crew.failed
 
 
 async def test_counts_are_summed_up(yard: Yard):
