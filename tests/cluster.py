@@ -191,7 +191,7 @@ def private_cluster(count: int = 3) -> Iterator[Cluster]:
         cookie = folder / ".erlang.cookie"
         cookie.write_text(_COOKIE)
         cookie.chmod(0o400)
-        ports = servers._free_ports(2 * count + 1)
+        ports = stack.enter_context(servers.reserved_ports(2 * count + 1))
         environs = []
         for index in range(count):
             own = folder / f"node{index + 1}"

@@ -13,16 +13,22 @@ method returns once it has taken effect.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import socket
 import struct
 import threading
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from amqtask.testing.servers import reserved_ports
+
 T = TypeVar("T")
 
+#: Until the end: a test may start a server on such a port again and again.
+_reserved = ExitStack()
+atexit.register(_reserved.close)
 _CHUNK = 1 << 16
 _AMQP_PORT = 5672
 #: SO_LINGER on, for no time: closing sends RST instead of FIN.
@@ -245,7 +251,9 @@ def proxied(url: str) -> Iterator[Proxy]:
 
 
 def closed_port() -> int:
-    """Return a port of 127.0.0.1 on which nothing listens, as far as anybody can know."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 on which nothing listens, unless a server is told to.
+
+    The system gives it to nobody else until this process ends.
+    """
+    (port,) = _reserved.enter_context(reserved_ports(1))
+    return port

@@ -35,8 +35,9 @@ from amqtask.topology.delay import TICK_MS, delay_plan, delay_prefix
 from amqtask.transport.url import BrokerURL
 
 _numbers = itertools.count(1)
-#: Seconds that a delayed call may come after its time, as delays are rounded up.
-_TICK = TICK_MS / 1000
+#: Seconds that a delayed call may come after its time, as delays are rounded up; and a microsecond,
+#: for sums of the same seconds in another order differ, by more the longer the machine runs.
+_TICK = TICK_MS / 1000 + 1e-6
 
 
 class Sandbox(Outbox):

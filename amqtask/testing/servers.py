@@ -315,10 +315,9 @@ def compose_ports() -> dict[str, str]:
     services = ("RABBITMQ", "RABBITMQ_UI", "REDIS", "POSTGRES", "MARIADB", "MEMCACHED", "MONGODB")
     more = ("VALKEY", "CASSANDRA", "COUCHBASE")
     names = [f"{service}_PORT" for service in (*services, *more)]
-    return {
-        f"AMQTASK_TEST_{name}": str(port)
-        for name, port in zip(names, _free_ports(len(names)), strict=True)
-    }
+    with reserved_ports(len(names)) as ports:
+        pass  # Docker's own listener wants them for itself alone
+    return {f"AMQTASK_TEST_{name}": str(port) for name, port in zip(names, ports, strict=True)}
 
 
 def compose_service(name: str) -> tuple[str, int]:
@@ -414,40 +413,35 @@ def from_program(name: str, *, config: str = "") -> Iterator[Server]:
 
 @contextmanager
 def _redis(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
-    (port,) = _free_ports(1)
     file = folder / "redis.conf"
     file.write_text(config)
-    command = [
-        _program(kind.program),
-        str(file),
-        "--port",
-        str(port),
-        "--bind",
-        _LOOPBACK,
-        "--save",
-        "",
-    ]
-    with _guarded([*command, "--dir", str(folder)], folder, os.environ) as guard:
-        yield port, guard
+    command = [_program(kind.program), str(file), "--bind", _LOOPBACK, "--save", ""]
+    with reserved_ports(1) as (port,):
+        command += ["--port", str(port), "--dir", str(folder)]
+        with _guarded(command, folder, os.environ) as guard:
+            yield port, guard
 
 
 @contextmanager
 def _commanded(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     assert kind.command is not None
-    (port,) = _free_ports(1)
-    with _guarded(kind.command(port, folder), folder, os.environ) as guard:
+    with (
+        reserved_ports(1) as (port,),
+        _guarded(kind.command(port, folder), folder, os.environ) as guard,
+    ):
         yield port, guard
 
 
 @contextmanager
 def _rabbitmq(kind: _Kind, folder: Path, config: str) -> Iterator[_Started]:
     program, epmd = _program(kind.program), _program("epmd")
-    port, dist_port, epmd_port = _free_ports(3)
-    environ = _node_environ(folder, port, dist_port, epmd_port)
-    if config:
-        (folder / "advanced.config").write_text(config)
-    # started here, because what needs it and finds none starts one that outlives the server
-    with _guarded([epmd, "-port", str(epmd_port)], folder, environ):
+    with ExitStack() as stack:
+        port, dist_port, epmd_port = stack.enter_context(reserved_ports(3))
+        environ = _node_environ(folder, port, dist_port, epmd_port)
+        if config:
+            (folder / "advanced.config").write_text(config)
+        # started here, because what needs it and finds none starts one that outlives the server
+        stack.enter_context(_guarded([epmd, "-port", str(epmd_port)], folder, environ))
         address = (_LOOPBACK, epmd_port)
         _poll(lambda: socket.create_connection(address).close(), "epmd", STOP_TIMEOUT)
         _check_version(kind, program, environ)
@@ -548,12 +542,20 @@ def _poll(
         time.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
+@contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Give ports of the loopback that the system hands to nobody else as long as the block runs.
+
+    They are bound, and nothing listens on them, so a connection is refused. A server that is told
+    such a port can listen there, again after a restart too: it only has to set SO_REUSEADDR, which
+    all do that are started here, as does Python.
+    """
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             each.bind((_LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+        yield [each.getsockname()[1] for each in sockets]
 
 
 def _run(

@@ -16,7 +16,6 @@ import random
 import resource
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from pamqp import commands
 
 from tests.acceptance.program import ROOT, TIMEOUT
 from tests.contract.broker.wire import Content, Gone, Wire
+from tests.proxy import closed_port
 
 #: A classic queue and a quorum queue, bound alike: every message is in both.
 QUEUES = {"classic": "kept-classic", "quorum": "kept-quorum"}
@@ -59,9 +59,7 @@ class DataBroker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = closed_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def start(self, largest: int | None = None) -> None:

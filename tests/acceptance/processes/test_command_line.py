@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.program import Workshop, workshop_in
+from tests.proxy import closed_port
 from tests.servers import Names
 
 TASKS = """
@@ -31,19 +31,10 @@ NO_APP = (
 
 
 @pytest.fixture
-def closed_port() -> str:
-    """The URL of a broker that does not run."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    return f"amqp://guest:s3cret@127.0.0.1:{port}/"
-
-
-@pytest.fixture
-def desk(closed_port: str, tmp_path: Path):
-    """A workshop for commands that need no broker."""
-    names = Names()
-    with workshop_in(tmp_path, closed_port, names) as made:
+def desk(tmp_path: Path):
+    """A workshop for commands that need no broker; its own does not run."""
+    url = f"amqp://guest:s3cret@127.0.0.1:{closed_port()}/"
+    with workshop_in(tmp_path, url, Names()) as made:
         yield made
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.program import Program, Workshop, workshop_in
 from tests.helpers import eventually
+from tests.proxy import closed_port
 from tests.servers import Names
 
 TASKS = """
@@ -50,10 +51,8 @@ def _ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
 @pytest.fixture
 def desk(tmp_path: Path):
     """A workshop whose broker does not run."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    with workshop_in(tmp_path, f"amqp://guest:guest@127.0.0.1:{port}/", Names()) as made:
+    url = f"amqp://guest:guest@127.0.0.1:{closed_port()}/"
+    with workshop_in(tmp_path, url, Names()) as made:
         yield made
 
 

@@ -58,11 +58,9 @@ def test_circle_of_expiry_ends(channel, names, kind):
     Otherwise a wrong declaration would keep a broker busy for ever.
     """
     one, two = chain(channel, names, kind, 30, 30, circle=True)
-    mark = chain(channel, names, kind, 150, word="mark")
     publish(channel, one, "round")
-    publish(channel, mark[0], "mark")
-    fetch(channel, mark[1])
-    assert depth(channel, one) + depth(channel, two) == 0
+    # one look may come just when it is on its way between the two
+    eventually(lambda: not any(depth(channel, one) + depth(channel, two) for _ in range(50)))
 
 
 @KINDS

@@ -415,6 +415,26 @@ def test_time_stands_still_meanwhile(app: App, box: Sandbox) -> None:
     assert box.now() - start == pytest.approx(7.55)
 
 
+@pytest.mark.parametrize("uptime", [1_300.1, 1_500.9, 20_000.3, 300_000.7])
+def test_a_tick_is_given_however_long_the_machine_runs(
+    app: App, box: Sandbox, uptime: float
+) -> None:
+    """Sums of seconds differ in their last digits, and by what the clock shows: it is no matter."""
+    seen = []
+
+    @app.task
+    def look() -> None:
+        seen.append(1)
+
+    box.freeze()
+    box._clock._stopped = uptime
+    with box.worker(app):
+        for countdown in (0.51, 1.01, 1.51, 2.01):
+            look.options(countdown=countdown).delay()
+            box.advance(countdown - 0.01)
+            assert seen.pop()
+
+
 def test_time_does_not_go_back(box: Sandbox) -> None:
     """Nobody could take what happened back."""
     with pytest.raises(ValueError, match="cannot go back"):

@@ -28,6 +28,7 @@ from amqtask.testing.probes import probe_redis
 from tests.helpers import eventually
 from tests.integration.worker.conftest import MakeApp, Running
 from tests.integration.worker.inprocess import Line
+from tests.proxy import closed_port
 
 #: Seconds for all results to be there again: the store's start, and a worker's back-off.
 BACK = 120.0
@@ -100,9 +101,7 @@ def _postgresql(port: int, folder: Path) -> PrivateStore:
 @pytest.fixture(params=[_redis, _postgresql], ids=["redis", "postgresql"])
 def store(request: pytest.FixtureRequest) -> Iterator[PrivateStore]:
     """A private server that runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = closed_port()
     # a folder that the server's own user can reach
     with tempfile.TemporaryDirectory(prefix="amqtask-store-") as folder:
         made: PrivateStore = request.param(port, Path(folder))
