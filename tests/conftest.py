@@ -28,7 +28,7 @@ pytest_plugins = ("pytester", "tests.depot", "tests.servers", "tests.sharing")
 
 _TESTS = Path(__file__).parent
 #: Seconds that what a test stopped has to end.
-_GRACE = 3.0
+_GRACE = 30.0
 
 
 def _room(request: pytest.FixtureRequest) -> str:

@@ -25,7 +25,7 @@ from tests.contract.broker.wire import Wire
 
 _ROOT = Path(__file__).parents[1]
 #: Seconds it has to end by itself.
-_STOP = 10.0
+_STOP = 60.0
 
 
 @dataclass(frozen=True, slots=True)

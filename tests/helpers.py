@@ -16,7 +16,7 @@ import pytest
 T = TypeVar("T")
 
 #: Seconds; far more than anything here takes, so that it runs out only on a real failure.
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 _PAUSE = 0.01
 
 

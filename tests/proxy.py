@@ -117,7 +117,7 @@ class Proxy:
     # -- on the proxy's own loop --------------------------------------------------
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _flow(self, requests: bool, answers: bool) -> None:
         for gate, is_open in ((self._requests, requests), (self._answers, answers)):

@@ -237,7 +237,9 @@ class QueueJoins:
 
     async def _give_up(self, hold: Hold, part: Part, follow: Follow) -> None:
         gathered, noted = _read(hold, part)
-        newest = max((each.timestamp or 0 for each in hold.messages), default=0)
+        # what is in the place of an alarm that rang is no news: it would put off the next one again
+        news = (each for each in hold.messages if each.type != _WAITS)
+        newest = max((each.timestamp or 0 for each in news), default=0)
         left = newest + self._wait - wall()
         if gathered.complete and not (gathered.failed and noted):
             await conclude(part, gathered, follow)

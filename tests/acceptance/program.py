@@ -31,7 +31,7 @@ def write(word):
     os.write(ledger, f"{word}\\n".encode())
 """
 #: Seconds a program may take; none needs a tenth of it on an idle machine.
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 
 
 class Program:

@@ -21,7 +21,7 @@ def test_a_thousand_delays(workshop: Workshop) -> None:
     worker = workshop.worker()
     worker.wait_for("worker.ready")
     delays.send(CALLS, 0.1, 6.0)
-    eventually(lambda: len(delays.runs()) == CALLS, timeout=60)
+    eventually(lambda: len(delays.runs()) == CALLS)
     assert worker.stop() == 0
     runs = delays.runs()
     assert set(runs) == set(range(CALLS))
@@ -37,7 +37,7 @@ def test_delays_outlive_every_worker(workshop: Workshop) -> None:
     assert first.stop() == 0
     delays.send(50, 0.1, 1.0)
     second = workshop.worker("--loglevel", "warning")
-    eventually(lambda: len(delays.runs()) == 50, timeout=60)
+    eventually(lambda: len(delays.runs()) == 50)
     assert second.stop() == 0
     assert delays.runs().total() == 50
     assert delays.lateness()[0] >= -CLOCK

@@ -47,17 +47,17 @@ def test_kill_9_of_a_child_and_of_the_whole_worker(workshop: Workshop) -> None:
     sent = workshop.python("send.py", str(CALLS))
     assert sent.returncode == 0, sent.stderr
 
-    eventually(lambda: len(workshop.ledger()) > CALLS // 5, timeout=60)
+    eventually(lambda: len(workshop.ledger()) > CALLS // 5)
     worker.children()[0].send_signal(signal.SIGKILL)
     worker.wait_for("signal SIGKILL: another one starts in")
 
-    eventually(lambda: len(workshop.ledger()) > CALLS // 2, timeout=60)
+    eventually(lambda: len(workshop.ledger()) > CALLS // 2)
     worker.kill()
     assert len(workshop.ledger()) < CALLS
 
     (workshop.folder / "go").touch()
     second = workshop.worker(*options)
-    eventually(lambda: len(set(workshop.ledger())) == CALLS, timeout=60)
+    eventually(lambda: len(set(workshop.ledger())) == CALLS)
     assert second.stop() == 0
     runs = Counter(workshop.ledger())
     assert set(runs) == {str(number) for number in range(CALLS)}
@@ -72,7 +72,7 @@ def test_children_end_when_their_supervisor_is_killed(workshop: Workshop) -> Non
     children = worker.children()
     assert len(children) == 2
     worker.process.kill()
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
 
 
@@ -114,5 +114,5 @@ def test_a_message_that_kills_its_worker_is_parked(workshop: Workshop) -> None:
     assert looked == "['worker_lost', 'SIGKILL', 3]"
     sent = workshop.python("-c", "from tasks import *; note.delay('after')")
     assert sent.returncode == 0, sent.stderr
-    eventually(lambda: workshop.ledger() == ["after"], timeout=60)
+    eventually(lambda: workshop.ledger() == ["after"])
     assert worker.stop() == 0

@@ -26,7 +26,7 @@ def ends() -> Iterator[Ends]:
         server, _ = listener.accept()
         stack.enter_context(server)
         for end in (client, server):
-            end.settimeout(10)
+            end.settimeout(60)
         client.sendall(b"hello")
         assert server.recv(5) == b"hello"
         yield proxy, client, server

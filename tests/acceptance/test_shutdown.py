@@ -66,7 +66,7 @@ def test_one_signal_finishes_what_runs(
     worker = workshop.worker()
     worker.wait_for("worker.ready")
     _send(workshop, f"{task}.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     assert worker.stop(number) == 0
     assert workshop.ledger() == ["begun", "ended"]
     assert f"worker.stopping signal={number.name}: finishing what runs" in worker.output
@@ -82,7 +82,7 @@ def test_a_second_signal_cancels_what_runs(workshop: Workshop, task: str, left: 
     worker = workshop.worker(AMQTASK_CLEANUP_TIMEOUT="1")
     worker.wait_for("worker.ready")
     _send(workshop, f"{task}.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     worker.process.send_signal(signal.SIGTERM)
     worker.wait_for("worker.stopping signal=SIGTERM")
     assert worker.stop() == 0
@@ -90,7 +90,7 @@ def test_a_second_signal_cancels_what_runs(workshop: Workshop, task: str, left: 
     assert "worker.cancelling signal=SIGTERM" in worker.output
     assert "child.killed" not in worker.output
     workshop.worker()
-    eventually(lambda: workshop.ledger() == [*left, "begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == [*left, "begun"])
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_a_deadline_goes_down_the_ladder(workshop: Workshop, task: str, left: li
     worker = workshop.worker("--shutdown-timeout", "0.5", AMQTASK_CLEANUP_TIMEOUT="1")
     worker.wait_for("worker.ready")
     _send(workshop, f"{task}.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     assert worker.stop() == 0
     assert workshop.ledger() == left
     assert "worker.cancelling reason=timeout" in worker.output
     assert "child.killed" not in worker.output
     workshop.worker()
-    eventually(lambda: workshop.ledger() == [*left, "begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == [*left, "begun"])
 
 
 def test_quit_gives_back_at_once(workshop: Workshop) -> None:
@@ -117,12 +117,12 @@ def test_quit_gives_back_at_once(workshop: Workshop) -> None:
     worker = workshop.worker()
     worker.wait_for("worker.ready")
     _send(workshop, "stubborn.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     assert worker.stop(signal.SIGQUIT) == 0
     assert "worker.stopping_now signal=SIGQUIT" in worker.output
     assert "worker.cancelling" not in worker.output
     workshop.worker()
-    eventually(lambda: workshop.ledger() == ["begun", "begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun", "begun"])
 
 
 def test_a_blocked_event_loop_does_not_keep_a_worker(workshop: Workshop) -> None:
@@ -131,11 +131,11 @@ def test_a_blocked_event_loop_does_not_keep_a_worker(workshop: Workshop) -> None
     worker = workshop.worker("--shutdown-timeout", "0.5", AMQTASK_CLEANUP_TIMEOUT="0.5")
     worker.wait_for("worker.ready")
     _send(workshop, "blocking.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     worker.stop()
     assert worker.children() == []
     workshop.worker()
-    eventually(lambda: workshop.ledger() == ["begun", "begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun", "begun"])
 
 
 def test_a_signal_under_load_loses_and_repeats_nothing(workshop: Workshop) -> None:
@@ -143,12 +143,12 @@ def test_a_signal_under_load_loses_and_repeats_nothing(workshop: Workshop) -> No
     workshop.write(TASKS)
     worker = workshop.worker("--processes", "2", "--loglevel", "warning")
     _send(workshop, "note.delay_many([(number,) for number in range(2000)])")
-    eventually(lambda: len(workshop.ledger()) > 500, timeout=60)
+    eventually(lambda: len(workshop.ledger()) > 500)
     assert worker.stop() == 0
     done = len(workshop.ledger())
     assert done < 2000
     second = workshop.worker("--loglevel", "warning")
-    eventually(lambda: len(set(workshop.ledger())) == 2000, timeout=60)
+    eventually(lambda: len(set(workshop.ledger())) == 2000)
     assert second.stop() == 0
     assert Counter(workshop.ledger()) == Counter(str(number) for number in range(2000))
 
@@ -161,7 +161,7 @@ def test_a_child_that_is_told_to_end_is_replaced(workshop: Workshop) -> None:
     (child,) = worker.children()
     child.terminate()
     worker.wait_for("exit code 0: another one starts in")
-    eventually(lambda: worker.children() not in ([], [child]), timeout=30)
+    eventually(lambda: worker.children() not in ([], [child]))
     assert worker.stop() == 0
 
 

@@ -233,7 +233,7 @@ async def test_many(make_app: MakeApp, peer: Peer, names: Names):
             (await app.asend_task("any.task", countdown=0.1 + number % 20 / 20)).id
             for number in range(500)
         }
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await done.wait()
     await source.cancel(tag)
     assert {id_ for id_, _ in arrived} == sent

@@ -63,7 +63,7 @@ class Ledger:
     def close(self) -> None:
         """Stop taking."""
         self._ending.set()
-        self._thread.join(20)
+        self._thread.join(60)
 
     def _run(self) -> None:
         while not self._ending.is_set():

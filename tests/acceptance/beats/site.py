@@ -65,7 +65,7 @@ class Site:
 
     def leader(self) -> Place:
         """Return the beat that fired last."""
-        eventually(lambda: self.ledger.fired, timeout=60)
+        eventually(lambda: self.ledger.fired)
         pid = self.ledger.fired[-1].pid
         found = [place for place in self.places if place.pid == pid]
         return found[0] if found else self.places[0]

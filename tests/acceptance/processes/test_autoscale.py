@@ -30,9 +30,9 @@ def test_up_and_down(workshop: Workshop) -> None:
     assert len(worker.children()) == 1
     sent = workshop.python("-c", "from tasks import *\nnote.delay_many([(n,) for n in range(500)])")
     assert sent.returncode == 0, sent.stderr
-    eventually(lambda: len(worker.children()) == 3, timeout=60)
-    eventually(lambda: len(workshop.ledger()) >= 500, timeout=60)
-    eventually(lambda: len(worker.children()) == 1, timeout=60)
+    eventually(lambda: len(worker.children()) == 3)
+    eventually(lambda: len(workshop.ledger()) >= 500)
+    eventually(lambda: len(worker.children()) == 1)
     assert worker.stop() == 0
     assert Counter(workshop.ledger()) == Counter(str(number) for number in range(500))
     assert "worker.scaled from=1 to=2" in worker.output

@@ -31,7 +31,7 @@ def ready(program: Program) -> dict[str, Any]:
     program.wait_for("health.listening")
     found = re.search(r"health\.listening host=\S+ port=(\d+)", program.output)
     assert found is not None
-    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
     with closing(connection):
         connection.request("GET", "/ready")
         response = connection.getresponse()
@@ -105,8 +105,8 @@ def test_a_worker_that_is_a_beat_besides(workshop: Workshop) -> None:
     workshop.write(TASKS)
     worker = workshop.worker("--beat", "--health-port", "0")
     worker.wait_for("beat.leading")
-    eventually(lambda: workshop.ledger().count("tick") >= 2, timeout=60)
-    eventually(lambda: ready(worker)["ready"], timeout=30)
+    eventually(lambda: workshop.ledger().count("tick") >= 2)
+    eventually(lambda: ready(worker)["ready"])
     assert [each.get("role") for each in ready(worker)["processes"]] == [None, "leading"]
     assert worker.stop() == 0
 

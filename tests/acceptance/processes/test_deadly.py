@@ -120,7 +120,7 @@ def _parked(workshop: Workshop) -> dict[str, Any]:
         found: dict[str, Any] | None = json.loads(workshop.python("-c", DEAD).stdout)
         return found
 
-    found = eventually(look, timeout=60)
+    found = eventually(look)
     assert found is not None
     return found
 
@@ -137,7 +137,7 @@ def _beside_neighbours(workshop: Workshop, task: str, kind: str) -> tuple[Progra
         f"for n in range(5): app.send_task('{kind}', [f'after {{n}}'])",
     )
     words = {f"{when} {number}" for when in ("before", "after") for number in range(5)}
-    eventually(lambda: words <= set(workshop.ledger()), timeout=60)
+    eventually(lambda: words <= set(workshop.ledger()))
     return worker, _parked(workshop)
 
 
@@ -179,7 +179,7 @@ def test_a_runner_that_hangs(workshop: Workshop, task: str) -> None:
     assert "child.died" not in worker.output
     children = psutil.Process(worker.process.pid).children(recursive=True)
     assert worker.stop() == 0
-    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("task", ["t.segfault", "t.leave", "t.close_all"])
@@ -218,10 +218,10 @@ def test_no_runner_outlives_a_worker_that_is_killed(workshop: Workshop) -> None:
     worker.wait_for("worker.ready")
     _send(workshop, "app.send_task('p.hold_the_interpreter', time_limit=60)")
     (child,) = worker.children()
-    runners = eventually(lambda: child.children(), timeout=30)
+    runners = eventually(lambda: child.children())
     worker.wait_for("runner.ready")
     child.kill()
-    assert psutil.wait_procs(runners, timeout=30)[1] == []
+    assert psutil.wait_procs(runners, timeout=60)[1] == []
 
 
 def test_signals_are_not_for_runners(workshop: Workshop) -> None:
@@ -239,7 +239,7 @@ def slow():
     worker = workshop.worker()
     worker.wait_for("worker.ready")
     _send(workshop, "app.send_task('slow')")
-    eventually(lambda: workshop.ledger() == ["began"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["began"])
     for each in psutil.Process(worker.process.pid).children(recursive=True):
         if "runner" in " ".join(each.cmdline()):
             each.terminate()

@@ -41,7 +41,7 @@ def _port(worker: Program) -> int:
 
 
 def _ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with closing(connection):
         connection.request("GET", path)
         response = connection.getresponse()
@@ -64,10 +64,9 @@ def test_it_answers_during_a_long_task(workshop: Workshop) -> None:
     port = _port(worker)
     sent = workshop.python("-c", "from tasks import *; long_task.delay()")
     assert sent.returncode == 0, sent.stderr
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     eventually(
         lambda: _ask(port, "/live")[1]["processes"][0]["running"] == 1,
-        timeout=30,
         message="no beat told of the running task",
     )
     for path in ("/live", "/ready"):
@@ -114,12 +113,12 @@ def test_a_worker_that_loses_its_queue_is_not_ready(workshop: Workshop) -> None:
     port = _port(worker)
     assert _ask(port, "/ready")[0] == 200
     assert workshop.python("delete.py").returncode == 0
-    eventually(lambda: _ask(port, "/ready")[0] == 503, timeout=30)
+    eventually(lambda: _ask(port, "/ready")[0] == 503)
     code, said = _ask(port, "/ready")
     assert (code, workshop.queue in said["reasons"][0]) == (503, True)
     assert _ask(port, "/live")[0] == 200
     workshop.worker().wait_for("worker.ready")
-    eventually(lambda: _ask(port, "/ready")[0] == 200, timeout=30)
+    eventually(lambda: _ask(port, "/ready")[0] == 200)
     assert worker.stop() == 0
 
 

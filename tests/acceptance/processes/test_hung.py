@@ -74,9 +74,9 @@ def test_a_task_that_holds_the_interpreter(workshop: Workshop) -> None:
     assert "ran='" in worker.output
     assert "holder[" in worker.output
     worker.wait_for("reason=timeout")
-    eventually(lambda: "beside ended" in workshop.ledger(), timeout=60)
+    eventually(lambda: "beside ended" in workshop.ledger())
     _send(workshop, "note.delay('after')")
-    eventually(lambda: "after" in workshop.ledger(), timeout=60)
+    eventually(lambda: "after" in workshop.ledger())
     assert workshop.ledger().count("held") == 1
     assert before not in worker.children()
     assert worker.stop() == 0
@@ -93,7 +93,7 @@ def test_a_coroutine_that_blocks_its_loop(workshop: Workshop) -> None:
     worker.wait_for("another one starts at once")
     assert "reason=timeout" in worker.output
     _send(workshop, "note.delay('after')")
-    eventually(lambda: "after" in workshop.ledger(), timeout=60)
+    eventually(lambda: "after" in workshop.ledger())
     assert workshop.ledger().count("blocked") == 1
     assert worker.stop() == 0
 
@@ -104,10 +104,10 @@ def test_an_orphan_ends_in_time(workshop: Workshop) -> None:
     worker = workshop.worker("--shutdown-timeout", "1", AMQTASK_CLEANUP_TIMEOUT="1")
     worker.wait_for("worker.ready")
     _send(workshop, "endless.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     children = worker.children()
     worker.process.kill()
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     worker.wait()
     assert "child.orphaned: the supervisor is gone, what runs has 1 s to finish" in worker.output
@@ -123,7 +123,7 @@ def test_a_process_whose_line_is_held_open(workshop: Workshop) -> None:
     worker.wait_for("exit code 3: another one starts in")
     for left in map(int, workshop.ledger()):
         os.kill(left, signal.SIGKILL)
-    eventually(lambda: worker.children() not in ([], [before]), timeout=30)
+    eventually(lambda: worker.children() not in ([], [before]))
     worker.kill()
 
 
@@ -135,5 +135,5 @@ def test_a_task_that_closes_every_descriptor(workshop: Workshop) -> None:
     _send(workshop, "closes_everything.delay()")
     worker.wait_for("another one starts in")
     _send(workshop, "note.delay('after')")
-    eventually(lambda: "after" in workshop.ledger(), timeout=60)
+    eventually(lambda: "after" in workshop.ledger())
     worker.kill()

@@ -76,7 +76,7 @@ def test_they_share_amqtask(workshop: Workshop) -> None:
         *(child.pid for child in children),
     }
     _send(workshop, "who.delay()")
-    eventually(lambda: _said(workshop, "ran"), timeout=30)
+    eventually(lambda: _said(workshop, "ran"))
     ((pid, who, notifies),) = _said(workshop, "ran")
     assert (int(pid) in {child.pid for child in children}, who, notifies) == (True, "me", "False")
     shared = [child.memory_full_info() for child in children]
@@ -96,10 +96,10 @@ def test_they_share_the_app(workshop: Workshop) -> None:
     worker.wait_for("worker.restarted processes=2")
     assert len(_said(workshop, "imported")) == 2
     _send(workshop, "who.delay()")
-    eventually(lambda: _said(workshop, "ran"), timeout=30)
+    eventually(lambda: _said(workshop, "ran"))
     assert int(_said(workshop, "ran")[0][0]) not in {child.pid for child in before}
     assert worker.stop() == 0
-    assert psutil.wait_procs(before, timeout=30)[1] == []
+    assert psutil.wait_procs(before, timeout=60)[1] == []
 
 
 @linux
@@ -120,7 +120,7 @@ def test_they_share_nothing(workshop: Workshop) -> None:
     assert all("amqtask.worker.child" in child.cmdline() for child in children)
     assert psutil.Process(worker.process.pid).children() == children
     _send(workshop, "who.delay()")
-    eventually(lambda: _said(workshop, "ran"), timeout=30)
+    eventually(lambda: _said(workshop, "ran"))
     assert worker.stop() == 0
 
 
@@ -135,10 +135,10 @@ def test_a_template_that_dies(workshop: Workshop) -> None:
     worker.wait_for(f"template.died pid={template.pid}")
     first.kill()
     worker.wait_for(f"child.died pid={first.pid}")
-    eventually(lambda: len(worker.children()) == 2, timeout=30)
+    eventually(lambda: len(worker.children()) == 2)
     (fresh,) = set(worker.children()) - {second}
     assert "amqtask.worker.child" in fresh.cmdline()
-    eventually(lambda: worker.output.count("consumer.ready") >= 3, timeout=30)
+    eventually(lambda: worker.output.count("consumer.ready") >= 3)
     assert worker.stop() == 0
 
 
@@ -150,8 +150,8 @@ def test_a_template_that_does_not_answer(workshop: Workshop) -> None:
     template.suspend()
     worker.children()[0].kill()
     worker.wait_for("template.failed error='timed out': processes start by themselves")
-    eventually(lambda: worker.output.count("consumer.ready") >= 3, timeout=30)
-    assert psutil.wait_procs([template], timeout=30)[1] == []
+    eventually(lambda: worker.output.count("consumer.ready") >= 3)
+    assert psutil.wait_procs([template], timeout=60)[1] == []
     assert worker.stop() == 0
 
 
@@ -162,7 +162,7 @@ def test_no_template_outlives_its_worker(workshop: Workshop) -> None:
     left = psutil.Process(worker.process.pid).children()
     assert len(left) == 3
     worker.process.kill()
-    assert psutil.wait_procs(left, timeout=30)[1] == []
+    assert psutil.wait_procs(left, timeout=60)[1] == []
     worker.wait()
 
 
@@ -171,12 +171,12 @@ def test_orphans_are_collected(workshop: Workshop) -> None:
     """What a killed process had started becomes the supervisor's, which waits for its end."""
     worker = _started(workshop)
     _send(workshop, "app.send_task('leave')")
-    eventually(lambda: _said(workshop, "left"), timeout=30)
+    eventually(lambda: _said(workshop, "left"))
     orphan = int(_said(workshop, "left")[0][0])
     supervisor = psutil.Process(worker.process.pid)
-    eventually(lambda: psutil.Process(orphan).ppid() == supervisor.pid, timeout=30)
+    eventually(lambda: psutil.Process(orphan).ppid() == supervisor.pid)
     os.kill(orphan, signal.SIGKILL)
-    eventually(lambda: not psutil.pid_exists(orphan), timeout=30)
+    eventually(lambda: not psutil.pid_exists(orphan))
     for (pid,) in _said(workshop, "left"):
         if psutil.pid_exists(int(pid)):
             os.kill(int(pid), signal.SIGKILL)

@@ -42,11 +42,11 @@ def test_after_so_many_tasks(workshop: Workshop) -> None:
     worker = workshop.worker("--max-tasks-per-child", "50", "-c", "4")
     worker.wait_for("worker.ready")
     _send(workshop, "note.delay_many([(number,) for number in range(600)])")
-    eventually(lambda: len(workshop.ledger()) >= 600, timeout=60)
+    eventually(lambda: len(workshop.ledger()) >= 600)
     # the first one is gone, however long its successor took to get ready
-    eventually(lambda: "child.ended" in worker.output, timeout=60)
+    eventually(lambda: "child.ended" in worker.output)
     _send(workshop, "note.delay_many([(number,) for number in range(600, 610)])")
-    eventually(lambda: len(workshop.ledger()) >= 610, timeout=60)
+    eventually(lambda: len(workshop.ledger()) >= 610)
     assert worker.stop() == 0
     assert Counter(_column(workshop, 0)) == Counter(str(number) for number in range(610))
     assert len(set(_column(workshop, 1))) >= 2
@@ -62,9 +62,9 @@ def test_beyond_so_much_memory(workshop: Workshop) -> None:
     (large,) = worker.children()
     _send(workshop, "grow.delay(0)")
     worker.wait_for(f"child.recycled pid={large.pid}: it holds")
-    eventually(lambda: large not in worker.children(), timeout=30)
+    eventually(lambda: large not in worker.children())
     _send(workshop, "note.delay(1)")
-    eventually(lambda: len(workshop.ledger()) == 2, timeout=30)
+    eventually(lambda: len(workshop.ledger()) == 2)
     first, second = _column(workshop, 1)
     assert first == str(large.pid) != second
     assert worker.stop() == 0

@@ -25,7 +25,7 @@ SEND = """
 from tasks import app, day, fail
 results = [day.delay("s3cret"), fail.delay()]
 for result in results:
-    result.get(20, propagate=False)
+    result.get(60, propagate=False)
     print(result.id)
 app.close()
 """

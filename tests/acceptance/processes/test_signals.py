@@ -66,14 +66,14 @@ def test_a_rolling_restart_runs_the_new_code(workshop: Workshop) -> None:
     worker.wait_for("worker.ready")
     before = {child.pid for child in worker.children()}
     _send(workshop, "long_task.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     workshop.write(TASKS.replace('VERSION = "one"', 'VERSION = "two"'))
     worker.process.send_signal(signal.SIGHUP)
     worker.wait_for("worker.restarted processes=2")
-    eventually(lambda: not before & {child.pid for child in worker.children()}, timeout=30)
+    eventually(lambda: not before & {child.pid for child in worker.children()})
     assert workshop.ledger() == ["begun", "ended"]
     _send(workshop, "version.delay()")
-    eventually(lambda: workshop.ledger()[2:] == ["two"], timeout=30)
+    eventually(lambda: workshop.ledger()[2:] == ["two"])
     assert worker.stop() == 0
 
 
@@ -86,8 +86,8 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(workshop: Worksh
     for times in (1, 2):
         worker.process.send_signal(signal.SIGHUP)
         restarted = partial(_counted, worker, "worker.restarted processes=2", times)
-        eventually(restarted, timeout=60)
-    eventually(lambda: len(set(workshop.ledger())) == 2000, timeout=60)
+        eventually(restarted)
+    eventually(lambda: len(set(workshop.ledger())) == 2000)
     assert worker.stop() == 0
     assert Counter(workshop.ledger()) == Counter(str(number) for number in range(2000))
 
@@ -105,7 +105,7 @@ def test_a_restart_with_broken_code_leaves_the_old_one_at_work(workshop: Worksho
     assert [child.pid for child in worker.children()] == before
     workshop.write(TASKS)
     _send(workshop, "version.delay()")
-    eventually(lambda: workshop.ledger() == ["one"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["one"])
     assert worker.stop() == 0
 
 
@@ -118,7 +118,7 @@ def test_stacks_of_what_runs(workshop: Workshop, task: str, function: str) -> No
     worker = workshop.worker()
     worker.wait_for("worker.ready")
     _send(workshop, f"{function}.delay()")
-    eventually(lambda: workshop.ledger() == ["begun"], timeout=30)
+    eventually(lambda: workshop.ledger() == ["begun"])
     worker.process.send_signal(signal.SIGUSR1)
     worker.wait_for("child.stacks")
     worker.wait_for(function)

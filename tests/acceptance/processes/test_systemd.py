@@ -40,17 +40,17 @@ def test_from_start_to_stop(workshop: Workshop, tmp_path: Path) -> None:
             return word in heard
 
         worker = workshop.worker(NOTIFY_SOCKET=address, WATCHDOG_USEC="4000000")
-        eventually(lambda: hears("READY=1"), timeout=60)
+        eventually(lambda: hears("READY=1"))
         worker.wait_for("worker.ready")
         assert "STATUS=1 of 1 processes consume" in heard
-        eventually(lambda: hears("WATCHDOG=1"), timeout=60)
+        eventually(lambda: hears("WATCHDOG=1"))
         sent = workshop.python("-c", "from tasks import *; environment.delay()")
         assert sent.returncode == 0, sent.stderr
-        eventually(lambda: workshop.ledger() == ["[]"], timeout=60)
+        eventually(lambda: workshop.ledger() == ["[]"])
         heard.clear()
         worker.process.send_signal(signal.SIGHUP)
-        eventually(lambda: hears("READY=1"), timeout=60)
+        eventually(lambda: hears("READY=1"))
         assert "RELOADING=1" in heard
         worker.process.send_signal(signal.SIGTERM)
-        eventually(lambda: hears("STOPPING=1"), timeout=60)
+        eventually(lambda: hears("STOPPING=1"))
         assert worker.wait() == 0

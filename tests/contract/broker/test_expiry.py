@@ -22,7 +22,7 @@ from tests.contract.broker.clients import (
     publish,
     refusal,
 )
-from tests.helpers import TIMEOUT, eventually
+from tests.helpers import eventually
 
 KINDS = pytest.mark.parametrize("kind", ["classic", "quorum"])
 #: Milliseconds that pass while a test looks on.
@@ -210,4 +210,4 @@ def test_unused_quorum_queue_goes(channel, connection, names):
     name = names.queue()
     arguments = {"x-queue-type": "quorum", "x-expires": LEASE}
     channel.queue_declare(name, durable=True, arguments=arguments)
-    eventually(lambda: not exists(connection, name), timeout=2 * TIMEOUT)
+    eventually(lambda: not exists(connection, name))

@@ -33,7 +33,7 @@ class RunningBeat:
         beat.start()
         return beat
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = TIMEOUT) -> T:
         """Run a coroutine on the beat's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
@@ -104,6 +104,7 @@ def make_app(broker: str, queue: str, state: str, names: Names) -> Iterator[Make
         "broker": broker,
         "default_queue": queue,
         "beat_queue": state,
+        "publish_timeout": TIMEOUT,
         "control_exchange": names.exchange("control"),
         "cancel_exchange": names.cancel_exchange(),
         "delay_prefix": names.delay_prefix(),
@@ -140,7 +141,6 @@ def beating() -> Iterator[Beating]:
         running.append(beat)
         eventually(
             lambda: beat.leads if leads else beat.role == "standby",
-            timeout=30,
             message="the beat did not get there",
         )
         return beat

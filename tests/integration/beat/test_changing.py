@@ -122,7 +122,7 @@ def test_changes_outlive_their_beat(make_app: MakeApp, beating: Beating) -> None
     first.schedules.add("mine", "note", every(hours=1))
     first.schedules.pause("coded")
     leader.stop()
-    eventually(lambda: other.leads, timeout=30)
+    eventually(lambda: other.leads)
     assert first.schedules.status()["leader"] == "second"
     other.stop()
     beating(first, "third")

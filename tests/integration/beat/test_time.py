@@ -45,10 +45,10 @@ def test_days_pass_in_a_sandbox(shop: App) -> None:
     with sandbox(shop) as box, box.worker(shop):
         beat = RunningBeat(shop, "traveller")
         try:
-            eventually(lambda: beat.leads, timeout=30)
+            eventually(lambda: beat.leads)
             for day in range(1, 4):
                 box.advance(DAY)
-                eventually(partial(_fired, beat, day), timeout=30)
+                eventually(partial(_fired, beat, day))
             box.run_until_idle()
             assert shop.schedules.get("greet").fires == 3
         finally:
@@ -62,14 +62,14 @@ def test_a_clock_that_is_set_back_repeats_nothing(make_app: MakeApp, beating: Be
     ahead = [0.0]
     with telling(lambda: time.time() + ahead[0]):
         beat = beating(app)
-        eventually(lambda: beat.counts.get("due", 0) >= 2, timeout=30)
+        eventually(lambda: beat.counts.get("due", 0) >= 2)
         ahead[0] = -3600.0
         eventually(lambda: app.schedules.status()["leader"] == "first")
         before = sum(beat.counts.values())
         names = app.schedules.rewind()
         assert list(names) == ["tick"]
         assert before <= sum(beat.counts.values())
-        eventually(lambda: sum(beat.counts.values()) >= before + 2, timeout=30)
+        eventually(lambda: sum(beat.counts.values()) >= before + 2)
         assert beat.counts.get("caught_up", 0) == 0
 
 
@@ -81,5 +81,5 @@ def test_a_clock_that_is_set_forward_catches_up(make_app: MakeApp, beating: Beat
     with telling(lambda: time.time() + ahead[0]):
         beat = beating(app)
         ahead[0] = 3600.0
-        eventually(lambda: beat.counts.get("caught_up", 0) == 1, timeout=30)
+        eventually(lambda: beat.counts.get("caught_up", 0) == 1)
         assert beat.counts["missed"] >= 20

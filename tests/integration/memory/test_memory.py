@@ -51,7 +51,7 @@ def run(source: str) -> subprocess.CompletedProcess[str]:
 
 def test_an_app_and_a_worker_in_one_process() -> None:
     """Nothing to install and nothing to start; the end of the process is quiet."""
-    done = run("stop = work(app); print(add.delay(1, 2).get(timeout=10)); stop()")
+    done = run("stop = work(app); print(add.delay(1, 2).get(timeout=60)); stop()")
     assert done.stdout == "3\n"
 
 
@@ -67,7 +67,7 @@ def test_apps_that_name_the_same_share_it() -> None:
 from amqtask import Unroutable
 stop = work(app)
 other = App("client", broker="memory://", backend="rpc://", environ={})
-print(other.send_task("add", (2, 3)).get(timeout=10))
+print(other.send_task("add", (2, 3)).get(timeout=60))
 apart = App("apart", broker="memory://Orders", backend="rpc://", environ={})
 print(apart.send_task("add", (2, 3)).ready(), apart.transport.urls)
 stop()
@@ -79,14 +79,14 @@ def test_a_forked_child_reaches_it() -> None:
     """By its port: what the parent's broker held is where it was, and nothing is there twice."""
     done = run("""
 stop = work(app)
-print(add.delay(1, 2).get(timeout=10), flush=True)
+print(add.delay(1, 2).get(timeout=60), flush=True)
 pid = os.fork()
 if pid == 0:
-    print("child", add.delay(3, 4).get(timeout=10), flush=True)
+    print("child", add.delay(3, 4).get(timeout=60), flush=True)
     app.close()
     raise SystemExit(0)
 assert os.waitpid(pid, 0)[1] == 0
-print("parent", add.delay(5, 6).get(timeout=10), flush=True)
+print("parent", add.delay(5, 6).get(timeout=60), flush=True)
 stop()
 """)
     assert done.stdout == "3\nchild 7\nparent 11\n"

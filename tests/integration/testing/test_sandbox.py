@@ -249,7 +249,7 @@ def test_a_failure_that_the_test_got_is_seen(app: App, box: Sandbox) -> None:
     with box.worker(app):
         result = fail.delay()
         with pytest.raises(ValueError, match="no"):
-            result.get(timeout=10)
+            result.get(timeout=60)
     assert box.take_failures() == []
 
 
@@ -385,7 +385,7 @@ async def test_in_a_coroutine(app: App, box: Sandbox) -> None:
 
     async with box.worker(app) as worker:
         result = await double.adelay(4)
-        assert await asyncio.wait_for(result.aget(), 10) == 8
+        assert await asyncio.wait_for(result.aget(), 60) == 8
         await double.options(countdown=HOUR).adelay(5)
         await worker.arun_until_idle()
         assert worker.counts["done"] == 1

@@ -44,7 +44,7 @@ def test_a_worker_runs_it_in_the_sandbox():
     with sandbox(app) as box, box.worker(app) as worker:
         result = make_chord(app).delay()
         worker.run_until_idle()
-        assert result.get(10) == 27
+        assert result.get(60) == 27
         box.assert_sent("add", 3, 3)
         assert [step.task for step in result.steps].count("add") == 4
 
@@ -54,10 +54,10 @@ def test_a_failure_that_the_test_has_seen_is_not_raised_again():
     app = make_app()
     with sandbox(app) as box, box.worker(app):
         with pytest.raises(WorkflowFailed, match="boom"):
-            chain(app.signature("boom"), app.signature("add", (1,))).delay().get(10)
+            chain(app.signature("boom"), app.signature("add", (1,))).delay().get(60)
         made = chord([app.signature("boom"), app.signature("add", (1, 1))], app.signature("xsum"))
         with pytest.raises(ChordError, match="boom"):
-            made.delay().get(10)
+            made.delay().get(60)
         assert box.take_failures() == []
 
 
@@ -112,6 +112,6 @@ def test_no_step_is_lost_when_connections_are_cut():
         chords = [(group(add.clone((n, k)) for k in range(4)) | xsum).delay() for n in range(10)]
         for result in (chains[3], chords[3], chains[15], chords[8]):
             box.faults.cut_connections()
-            result.get(30)
-        assert [result.get(30) for result in chains] == [n + 5 for n in range(30)]
-        assert [result.get(30) for result in chords] == [4 * n + 6 for n in range(10)]
+            result.get(60)
+        assert [result.get(60) for result in chains] == [n + 5 for n in range(30)]
+        assert [result.get(60) for result in chords] == [4 * n + 6 for n in range(10)]

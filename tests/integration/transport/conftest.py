@@ -10,6 +10,7 @@ import pytest
 from amqtask import App, Queue
 from amqtask.transport import BrokerURL, Link
 from amqtask.transport.backoff import Backoff
+from tests.helpers import TIMEOUT
 from tests.integration.transport.peer import Peer
 from tests.proxy import Proxy, proxied
 from tests.servers import Names
@@ -54,6 +55,7 @@ def make_app(broker: str, names: Names) -> Iterator[MakeApp]:
     settings: dict[str, Any] = {
         "exchange": names.exchange("app"),
         "dead_letter_exchange": names.exchange("dead"),
+        "publish_timeout": TIMEOUT,
         "delay_prefix": "test-nothing-is-delayed",  # deleting real levels takes half a second
     }
 
@@ -75,12 +77,12 @@ async def make_link(broker: str) -> AsyncIterator[MakeLink]:
     """Makes links on the test's own loop."""
     made: list[Link] = []
 
-    def make(url: str | None = None, *, heartbeat: int = 30) -> Link:
+    def make(url: str | None = None, *, heartbeat: int = 30, connect_timeout: float = 5) -> Link:
         link = Link(
             [BrokerURL.parse(url or broker)],
             name="test",
             heartbeat=heartbeat,
-            connect_timeout=5,
+            connect_timeout=connect_timeout,
             backoff=Backoff(first=0.02, cap=0.1),
         )
         made.append(link)

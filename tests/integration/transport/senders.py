@@ -248,7 +248,7 @@ def daemon_thread(app: App) -> None:
                 started.set()
 
     threading.Thread(target=run, daemon=True).start()
-    started.wait(10)
+    started.wait(60)
 
 
 def unfinished_pipeline(app: App) -> None:

@@ -65,6 +65,8 @@ async def test_prefetch_bounds_what_is_held(make_link: MakeLink, names: Names, p
         assert peer.ready(queue) == 16
         taker.consumer.set_prefetch(10)
         await aeventually(lambda: peer.ready(queue) <= 16 - 7)
+        # what has left the queue is here
+        await aeventually(lambda: peer.ready(queue) + len(taker.deliveries) == 20)
         held = len(taker.deliveries) - 1
         assert 10 <= held <= 3 + 10  # what the old consumer holds is not counted to the new one
         assert taker.consumer.consuming

@@ -60,7 +60,7 @@ def test_confirms_lost_with_the_connection(
     assert thread.is_alive()
     proxy.cut()
     proxy.forward()
-    thread.join(20)
+    thread.join(60)
     assert failures == []
     ids = [id_ for id_, _ in peer.take(queue)]
     assert set(ids) == {"first", *map(str, range(50))}
@@ -80,7 +80,7 @@ def test_messages_lost_with_the_connection(
     eventually(lambda: publisher.pending == 50)
     proxy.cut()
     proxy.forward()
-    thread.join(20)
+    thread.join(60)
     assert failures == []
     assert [id_ for id_, _ in peer.take(queue)] == ["first", *map(str, range(50))]
 
@@ -116,7 +116,7 @@ def test_a_call_made_while_the_broker_is_away(
     eventually(lambda: proxy.accepted > refused + 1, message="it did not try again")
     assert thread.is_alive()
     proxy.up()
-    thread.join(20)
+    thread.join(60)
     assert failures == []
     assert [args for _, args in peer.take(queue)] == [[1], [2]]
 
@@ -127,8 +127,8 @@ def test_a_slow_network_is_only_slow(make_app: MakeApp, names: Names, proxy: Pro
     app.send_task("t")
     proxy.delay(0.2)
     began = time.monotonic()
-    _pipeline(app, 100)
-    assert 0.4 <= time.monotonic() - began < 15  # one for each message would be 20 at least
+    _pipeline(app, 1000)
+    assert 0.4 <= time.monotonic() - began < 200  # one for each message would be 400 at least
 
 
 async def test_a_closed_channel_costs_no_message(
@@ -260,10 +260,8 @@ async def test_a_silent_connection_is_noticed(
     link = make_link(f"{proxy.url}?heartbeat=1")
     async with Taker(link, queue) as taker:
         await asyncio.to_thread(proxy.black_hole)
-        began = time.monotonic()
         # pika looks every heartbeat + 5 seconds, and must find two looks without a byte
-        await aeventually(lambda: not taker.consumer.consuming, timeout=30)
-        assert time.monotonic() - began < 20
+        await aeventually(lambda: not taker.consumer.consuming)
         assert str(taker.consumer.error) == f"broker {link.urls[0]} sent no heartbeat in time"
         await asyncio.to_thread(proxy.forward)
         peer.publish(queue, b"after")
@@ -279,24 +277,23 @@ async def test_an_idle_connection_stays(
     """Heartbeats go both ways by themselves: nothing to do is no reason to be lost."""
     queue = names.queue("q")
     peer.channel.queue_declare(queue, durable=True)
-    link = make_link(f"{proxy.url}?heartbeat=1")
+    link = make_link(f"{proxy.url}?heartbeat=3")
     async with Taker(link, queue):
         # RabbitMQ closes a connection that says nothing for two heartbeats
         session = link.session
         assert session is not None
-        done, _ = await asyncio.wait([session.closed], timeout=4)
+        done, _ = await asyncio.wait([session.closed], timeout=8)
         assert not done
 
 
 async def test_closing_while_connecting(make_link: MakeLink, proxy: Proxy) -> None:
     """A link that hangs in the handshake closes at once and leaves no error behind."""
     await asyncio.to_thread(proxy.black_hole)
-    link = make_link(proxy.url)
+    link = make_link(proxy.url, connect_timeout=600)
     link.start()
     await aeventually(lambda: proxy.connections == 1)
-    began = time.monotonic()
-    await link.close()
-    assert time.monotonic() - began < 4  # the handshake may take 5
+    async with asyncio.timeout(60):  # the handshake may take ten times as long
+        await link.close()
     assert link.session is None
 
 

@@ -59,10 +59,10 @@ async def test_a_half_open_link_is_noticed(
         session = link.session
         assert session is not None
         await asyncio.to_thread(proxy.black_hole, **half)
-        await aeventually(lambda: not taker.consumer.consuming, timeout=30)
+        await aeventually(lambda: not taker.consumer.consuming)
         assert not session.is_open
         await asyncio.to_thread(proxy.forward)
-        await aeventually(lambda: taker.consumer.consuming, timeout=30)
+        await aeventually(lambda: taker.consumer.consuming)
         peer.publish(queue, b"after")
         (delivery,) = await taker.get(1)
         delivery.ack()
@@ -90,7 +90,7 @@ async def test_one_line_each_way(
                 await asyncio.to_thread(own_broker.faults.cut_connections)
             else:
                 await asyncio.to_thread(own_broker.faults.close_connections)
-            await aeventually(lambda: link.last_error is not None or link._epoch > 1)
+            await aeventually(lambda: link._epoch > 1)
             await aeventually(lambda: all(taker.consumer.consuming for taker in takers))
         assert _said(caplog) == ["broker.lost"]
         assert _said(caplog, logging.INFO).count("broker.connected") == 1

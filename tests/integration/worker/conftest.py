@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from amqtask import App, Queue
+from tests.helpers import TIMEOUT
 from tests.integration.worker.inprocess import Line, Worker, line_to
 from tests.servers import Names
 
@@ -39,6 +40,7 @@ def make_app(broker: str, delay_prefix: str) -> Iterator[MakeApp]:
             "default_queue": first if isinstance(first, str) else first.name,
             "delay_prefix": delay_prefix,
             "backend": "rpc://",
+            "publish_timeout": TIMEOUT,
             **settings,
         }
         app = App("worker-tests", queues=queues, environ={}, **said)

@@ -46,7 +46,7 @@ def test_it_works_without(strict: Server, declare: str, caplog: pytest.LogCaptur
         worker = Worker(app).start()
         try:
             result = one.delay()
-            assert result.get(20) == 1
+            assert result.get(60) == 1
             eventually(lambda: "cancel.off" in caplog.text)
             with pytest.raises(PublishError):
                 result.cancel()

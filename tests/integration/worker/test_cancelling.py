@@ -35,7 +35,7 @@ def app(make_cancelling: MakeCancelling) -> App:
 
 def _revoked(result: AsyncResult[None]) -> bool:
     with pytest.raises(TaskRevoked) as caught:
-        result.get(20)
+        result.get(60)
     return "was cancelled" in str(caught.value) and result.state == "REVOKED"
 
 
@@ -60,7 +60,7 @@ def test_a_queued_call_is_dropped(
     caplog.set_level(logging.INFO)
     worker = running(app)
     for number in (0, 2, 4):
-        results[number].get(20)
+        results[number].get(60)
     assert sorted(runs) == [0, 2, 4]
     assert _revoked(results[1])
     assert _revoked(results[3])
@@ -102,7 +102,7 @@ def test_a_delayed_call_is_dropped_when_it_is_due(app: App, running: Running) ->
     app.cancel("put-off")
     eventually(lambda: _known(worker, "put-off"))
     cancelled = note.options(countdown=0.3, task_id="put-off").delay(1)
-    note.options(countdown=0.3).delay(2).get(20)
+    note.options(countdown=0.3).delay(2).get(60)
     assert _revoked(cancelled)
     assert runs == [2]
 
@@ -115,7 +115,7 @@ def test_a_call_that_waits_in_the_worker(app: App, running: Running) -> None:
     @app.task(name="t.slow")
     def slow(name: str) -> None:
         runs.append(name)
-        assert gate.wait(20)
+        assert gate.wait(60)
 
     running(app, concurrency=1, prefetch=5)
     first = slow.delay("first")
@@ -124,7 +124,7 @@ def test_a_call_that_waits_in_the_worker(app: App, running: Running) -> None:
     second.cancel()
     assert _revoked(second)
     gate.set()
-    first.get(20)
+    first.get(60)
     assert runs == ["first"]
 
 
@@ -180,7 +180,7 @@ def test_an_ended_call_stays_as_it_ended(app: App, running: Running) -> None:
 
     worker = running(app)
     result = one.delay()
-    assert result.get(20) == 1
+    assert result.get(60) == 1
     result.cancel()
     eventually(lambda: _known(worker, result.id))
     assert result.state == "SUCCESS"
@@ -190,16 +190,24 @@ def test_an_ended_call_stays_as_it_ended(app: App, running: Running) -> None:
 def test_a_retry_of_a_cancelled_call_is_dropped(app: App, running: Running) -> None:
     """The record holds for every message of the call, not only for the one that waited first."""
     runs: list[int] = []
+    gate = threading.Event()
 
     @app.task(name="t.flaky", bind=True)
     def flaky(self) -> None:
         runs.append(self.attempt)
-        self.retry(countdown=0.5)
+        assert gate.wait(60)
+        self.retry(countdown=0.1)
 
-    running(app)
+    worker = running(app)
     result = flaky.delay()
     eventually(lambda: runs == [1])
+    # nobody consumes when it comes back, so that it is cancelled by then
+    worker.begin_to_stop()
+    eventually(lambda: not worker.node.ready)
+    gate.set()
+    eventually(worker.stopped)
     result.cancel()
+    running(app)
     assert _revoked(result)
     assert runs == [1]
 
@@ -223,7 +231,7 @@ def test_cancelled_while_the_worker_was_cut_off(
         second = app.send_task("t.note", (2,))
         first.cancel()
         proxy.up()
-        second.get(30)
+        second.get(60)
         assert _revoked(first)
         assert runs == [2]
         eventually(lambda: worker.held == 0)
@@ -247,7 +255,7 @@ def test_a_worker_without_a_register_works(
     running(app)
     eventually(lambda: "cancel.off" in caplog.text)
     assert "no exchange" in caplog.text
-    assert one.delay().get(20) == 1
+    assert one.delay().get(60) == 1
 
 
 def test_cancelled_between_the_look_and_the_start(app: App, running: Running) -> None:
@@ -286,7 +294,7 @@ def test_thousands_at_once(app: App, running: Running) -> None:
     @app.task(name="t.slow")
     def slow(number: int) -> None:
         runs.append(number)
-        assert gate.wait(30)
+        assert gate.wait(60)
 
     worker = running(app, concurrency=1, prefetch=200)
     results = slow.delay_many([(number,) for number in range(200)])
@@ -295,6 +303,6 @@ def test_thousands_at_once(app: App, running: Running) -> None:
     app.cancel([*strangers, *(result.id for result in results[1:])])
     assert _revoked(results[-1])
     gate.set()
-    results[0].get(20)
+    results[0].get(60)
     eventually(lambda: worker.node.counts["revoked"] == 199)
     assert runs == [0]

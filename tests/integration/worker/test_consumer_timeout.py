@@ -48,7 +48,7 @@ def test_a_task_that_runs_over_it(app: App, caplog: pytest.LogCaptureFixture) ->
     def slow(self) -> None:
         runs.append(self.redelivered)
         if len(runs) == 1:
-            assert ended.wait(30)
+            assert ended.wait(60)
 
     @app.task(name="t.quick")
     def quickly(number: int) -> None:
@@ -57,7 +57,7 @@ def test_a_task_that_runs_over_it(app: App, caplog: pytest.LogCaptureFixture) ->
     worker = Worker(app, concurrency=4).start()
     try:
         app.send_task("t.slow")
-        eventually(lambda: len(runs) == 2, timeout=30)
+        eventually(lambda: len(runs) == 2)
         assert runs == [False, True]
         eventually(lambda: worker.node.ready)
         app.send_task("t.quick", (1,))

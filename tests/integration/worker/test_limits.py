@@ -28,6 +28,9 @@ pytestmark = pytest.mark.parametrize("kind", ["plain", "async"])
 
 Register = Callable[..., Any]
 
+#: Seconds for a limit that shall be reached: a task has begun by then, on a busy machine too.
+SOON = 1.0
+
 
 class Floor:
     """What the tasks of a test have to say."""
@@ -98,10 +101,10 @@ def _task(app: Any, floor: Floor, kind: str, name: str = "waits", **said: Any) -
 
 def test_a_soft_limit(app, queue, floor: Floor, kind, running: Running, line: Line):
     """Raised in the task; what leaves it is parked as a timeout, and its caller is told."""
-    task = _task(app, floor, kind, soft_time_limit=0.1)
+    task = _task(app, floor, kind, soft_time_limit=SOON)
     running(app)
-    with pytest.raises(SoftTimeLimitExceeded, match=r"ran over its soft limit of 0\.1 s"):
-        task.delay().get(10)
+    with pytest.raises(SoftTimeLimitExceeded, match=r"ran over its soft limit of 1 s"):
+        task.delay().get(60)
     assert floor.said == ["began", "SoftTimeLimitExceeded"]
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "timeout"
@@ -111,34 +114,34 @@ def test_limits_of_the_call_and_of_the_settings(
     make_app: MakeApp, queue, floor: Floor, kind, running: Running
 ):
     """The setting holds where nobody says otherwise; the call's word goes before it."""
-    app = make_app(queue, soft_time_limit=0.1)
+    app = make_app(queue, soft_time_limit=SOON)
     task = _task(app, floor, kind)
     running(app)
     with pytest.raises(SoftTimeLimitExceeded):
-        task.delay().get(10)
+        task.delay().get(60)
     result = task.options(soft_time_limit=60).delay()
     eventually(lambda: floor.said.count("began") == 2)
     floor.open.set()
-    assert result.get(10) == "ended"
+    assert result.get(60) == "ended"
 
 
 def test_a_limit_that_is_retried(app, floor: Floor, kind, running: Running):
     """It is an error like any other to the policy."""
     policy = RetryPolicy(on=(SoftTimeLimitExceeded,), max_retries=1, backoff=0.05, jitter=False)
-    task = _task(app, floor, kind, soft_time_limit=0.1, retry=policy)
+    task = _task(app, floor, kind, soft_time_limit=SOON, retry=policy)
     running(app)
     with pytest.raises(SoftTimeLimitExceeded):
-        task.delay().get(20)
+        task.delay().get(60)
     assert floor.said.count("began") == 2
 
 
 def test_a_hard_limit_that_is_obeyed(app, queue, floor: Floor, kind, running: Running, line: Line):
     """A coroutine that ends when it is cancelled costs nothing; a thread always costs its process."""
     given_up: list[str] = []
-    task = _task(app, floor, kind, time_limit=0.2)
+    task = _task(app, floor, kind, time_limit=SOON)
     worker = running(app, on_give_up=given_up.append)
-    with pytest.raises(TimeLimitExceeded, match=r"ran over its hard limit of 0\.2 s"):
-        task.delay().get(10)
+    with pytest.raises(TimeLimitExceeded, match=r"ran over its hard limit of 1 s"):
+        task.delay().get(60)
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "timeout"
     if kind == "async":
@@ -156,12 +159,12 @@ def test_a_hard_limit_that_is_not_obeyed(
 ):
     """It is settled while it runs, then the process is given up; its own end counts no more."""
     given_up: list[str] = []
-    task = _task(app, floor, kind, "ignores", time_limit=0.2)
+    task = _task(app, floor, kind, "ignores", time_limit=SOON)
     worker = running(app, on_give_up=given_up.append)
     with pytest.raises(TimeLimitExceeded):
-        task.delay().get(10)
+        task.delay().get(60)
     eventually(lambda: given_up)
-    assert "is over its hard limit of 0.2 s" in given_up[0]
+    assert "is over its hard limit of 1 s" in given_up[0]
     assert worker.held == 0
     assert worker.node.counts == {"failed": 1}
     floor.open.set()
@@ -178,10 +181,10 @@ def test_a_cancel(app, queue, floor: Floor, kind, running: Running, line: Line):
     eventually(lambda: floor.said == ["began"])
     assert worker.node.cancel(result.id)
     with pytest.raises(TaskRevoked):
-        result.get(10)
+        result.get(60)
     assert floor.said[1] == ("CancelledError" if kind == "async" else TaskCancelled.__name__)
     floor.open.set()
-    assert second.get(10) == "ended"
+    assert second.get(60) == "ended"
     assert line.size(f"{queue}.dead") == 0
 
 
@@ -194,7 +197,7 @@ def test_a_termination(app, floor: Floor, kind, running: Running):
     eventually(lambda: "began" in floor.said)
     assert worker.node.cancel(result.id, terminate=True)
     with pytest.raises(TaskRevoked):
-        result.get(10)
+        result.get(60)
     eventually(lambda: given_up)
     assert worker.node.counts == {"revoked": 1}
     floor.open.set()
@@ -212,15 +215,17 @@ def test_stopping_asks_then_gives_back(
     eventually(lambda: not worker.node.ready)  # else what is given back comes once more
     worker.node.cancel_running()
     eventually(worker.stopped)
-    assert line.size(queue) == 1
+    eventually(lambda: line.size(queue) == 1)
     assert line.size(f"{queue}.dead") == 0
     assert worker.node.counts == {"given_back": 1}
 
 
 def test_what_comes_after_all_was_cancelled_does_not_begin(
-    app, queue, floor: Floor, kind, running: Running, line: Line
+    make_app: MakeApp, queue, floor: Floor, kind, running: Running, line: Line
 ):
     """Two signals in a row: the broker may send the call that was just given back once more."""
+    # it comes and goes until the worker stops, and each time counts
+    app = make_app(queue, delivery_limit=1_000_000)
     task = _task(app, floor, kind)
     worker = running(app)
     worker.node.cancel_running()
@@ -229,7 +234,7 @@ def test_what_comes_after_all_was_cancelled_does_not_begin(
     worker.begin_to_stop()
     eventually(worker.stopped)
     assert floor.said == []
-    assert line.size(queue) == 1
+    eventually(lambda: line.size(queue) == 1)
 
 
 def test_the_board_shows_what_runs(app, floor: Floor, kind, running: Running):
@@ -245,7 +250,7 @@ def test_the_board_shows_what_runs(app, floor: Floor, kind, running: Running):
     assert entry.deadline is not None
     assert before + 50 <= entry.deadline <= time.time() + 50
     floor.open.set()
-    assert result.get(10) == "ended"
+    assert result.get(60) == "ended"
     eventually(lambda: board.entries() == [])
 
 
@@ -264,8 +269,8 @@ def test_a_queue_with_slots_of_its_own(
     worker = running(app, quick, QueueSlots(slow, 1), concurrency=1)
     held = [task.options(queue=slow).delay() for _ in range(3)]
     eventually(lambda: floor.said == ["began"])
-    assert [hello.delay().get(10) for _ in range(3)] == ["hello"] * 3
+    assert [hello.delay().get(60) for _ in range(3)] == ["hello"] * 3
     assert worker.node.running == 1
     assert floor.said == ["began"]
     floor.open.set()
-    assert [result.get(10) for result in held] == ["ended"] * 3
+    assert [result.get(60) for result in held] == ["ended"] * 3

@@ -46,7 +46,7 @@ class Site:
 
     def still_works(self) -> bool:
         """Whether a good call runs, nothing else ran, and nothing is held or parked."""
-        assert self.app.send_task("t.alive", ("yes",)).get(10) == "yes"
+        assert self.app.send_task("t.alive", ("yes",)).get(60) == "yes"
         eventually(lambda: self.worker.held == 0)
         assert self.ran == []
         return self.line.size(f"{self.queue}.dead") == 0
@@ -307,7 +307,7 @@ def test_the_caller_hears_of_it(site: Site, row):
     if row == "no id":
         assert result.state == "PENDING"
     else:
-        error = result.get(10, propagate=False)
+        error = result.get(60, propagate=False)
         kind, text = exception.split(": ", 1)
         assert type(error).__name__ == kind
         assert str(error).startswith(text.removesuffix("..."))

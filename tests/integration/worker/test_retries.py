@@ -52,7 +52,7 @@ def test_attempts_are_counted_over_five_retries(
 
     running(app)
     result = flaky.options(headers={"tenant": "acme"}).delay()
-    assert result.get(20) == "done"
+    assert result.get(60) == "done"
     assert seen == [(n, n + 1, result.id) for n in range(6)]
     assert [d["retries"] for d in deliveries] == list(range(6))
     assert [d["tenant"] for d in deliveries] == ["acme"] * 6
@@ -72,7 +72,7 @@ def test_retry_exhausts(app, queue, running: Running, line: Line):
     worker = running(app)
     result = broken.options(task_id="A").delay()
     with pytest.raises(OSError, match="disk on fire"):
-        result.get(20)
+        result.get(60)
     properties, body = line.take(f"{queue}.dead")
     headers = properties.headers
     assert headers["amqtask-reason"] == "retries_exhausted"
@@ -101,9 +101,9 @@ def test_errors_outside_the_policy_are_final(app, running: Running):
 
     running(app)
     with pytest.raises(ValueError, match="no"):
-        task.delay("value").get(10)
+        task.delay("value").get(60)
     with pytest.raises(FileNotFoundError):
-        task.delay("missing").get(10)
+        task.delay("missing").get(60)
     assert runs == ["value", "missing"]
 
 
@@ -117,7 +117,7 @@ def test_async_tasks_are_retried_too(app, running: Running):
         return current_task.attempt
 
     running(app)
-    assert flaky.delay().get(10) == 2
+    assert flaky.delay().get(60) == 2
 
 
 def test_a_call_carries_its_own_policy(app, running: Running):
@@ -131,10 +131,10 @@ def test_a_call_carries_its_own_policy(app, running: Running):
 
     running(app)
     policy = RetryPolicy(max_retries=2, on=("builtins.TimeoutError",), backoff=0.05, jitter=False)
-    has_header, retries = flaky.options(retry=policy).delay().get(10)
+    has_header, retries = flaky.options(retry=policy).delay().get(60)
     assert (has_header, retries) == (True, 2)
     with pytest.raises(TimeoutError):
-        flaky.delay().get(10)
+        flaky.delay().get(60)
 
 
 def test_a_policy_that_is_none_is_malformed(app, queue, running: Running, line: Line):
@@ -174,7 +174,7 @@ def test_retry_by_the_tasks_word(app, running: Running, how):
                 return self.retry("later")
 
     running(app)
-    assert task.delay().get(10) == "done"
+    assert task.delay().get(60) == "done"
     assert runs[1] - runs[0] >= 0.29  # the clock is read twice, a little apart
 
 
@@ -194,7 +194,7 @@ def test_state_while_it_waits_for_a_retry(app, running: Running):
     assert isinstance(result.result, RemoteError)
     assert result.result.exc_type == "Retry"
     assert "the other side is busy" in str(result.result)
-    assert result.get(10) == "done"
+    assert result.get(60) == "done"
     assert result.successful()
 
 
@@ -210,7 +210,7 @@ def test_retry_with_an_error_ends_in_that_error(app, queue, running: Running, li
 
     running(app)
     with pytest.raises(KeyError, match="CUSTOMER"):
-        task.delay().get(10)
+        task.delay().get(60)
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "retries_exhausted"
     assert properties.headers["amqtask-exception"] == "KeyError: 'NO_SUCH_CUSTOMER'"
@@ -225,7 +225,7 @@ def test_retry_without_an_error_ends_in_retries_exhausted(app, running: Running)
 
     running(app)
     with pytest.raises(RetriesExhausted) as caught:
-        task.options(task_id="A").delay().get(10)
+        task.options(task_id="A").delay().get(60)
     assert str(caught.value) == (
         "task 't.stubborn' (id A) asked for a retry after its 1 retries: never ready"
     )
@@ -243,10 +243,10 @@ def test_retry_that_cannot_be_is_a_failure(app, queue, running: Running, line: L
 
     running(app, concurrency=1)
     result = task.delay(True)
-    assert isinstance(result.get(10, propagate=False), Exception)
+    assert isinstance(result.get(60, propagate=False), Exception)
     assert result.failed()
     line.take(f"{queue}.dead")
-    assert task.delay(False).get(10) == "alive"
+    assert task.delay(False).get(60) == "alive"
 
 
 def test_except_exception_does_not_swallow_signals(app, running: Running):
@@ -262,7 +262,7 @@ def test_except_exception_does_not_swallow_signals(app, running: Running):
         return self.attempt
 
     running(app)
-    assert task.delay().get(10) == 2
+    assert task.delay().get(60) == 2
 
 
 def test_ignore_leaves_no_outcome(app, queue, running: Running, line: Line):
@@ -291,7 +291,7 @@ def test_reject_parks(app, queue, running: Running, line: Line):
     running(app)
     result = task.delay(7)
     with pytest.raises(RemoteError) as caught:
-        result.get(10)
+        result.get(60)
     assert caught.value.exc_type == "Reject"
     properties, body = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "rejected"
@@ -309,7 +309,7 @@ def test_reject_with_requeue_gives_it_back(app, queue, running: Running, line: L
         return [self.retries, self.redelivered]
 
     worker = running(app)
-    assert task.delay().get(10) == [0, True]
+    assert task.delay().get(60) == [0, True]
     assert worker.node.counts["returned"] == 1
     assert line.size(f"{queue}.dead") == 0
 
@@ -374,4 +374,4 @@ def test_retries_keep_the_bytes(
 
     running(app)
     call = task.options(serializer=serializer, compression=compression)
-    assert call.delay("x" * 5000).get(10) == 5000
+    assert call.delay("x" * 5000).get(60) == 5000

@@ -34,9 +34,9 @@ def test_plain_and_async_tasks(app, running: Running):
         return a + b, threading.current_thread().name
 
     worker = running(app)
-    assert plain.delay(1).get(10) == 2
-    assert plain.delay(1, b=5).get(10) == 6
-    value, thread = coroutine.delay(1, b=5).get(10)
+    assert plain.delay(1).get(60) == 2
+    assert plain.delay(1, b=5).get(60) == 6
+    value, thread = coroutine.delay(1, b=5).get(60)
     assert (value, thread) == (6, worker._thread.name)
 
 
@@ -49,7 +49,7 @@ def test_kinds_of_values_both_ways(app, running: Running):
         return [given, [type(each).__name__ for each in given] == kinds]
 
     running(app)
-    assert same.delay(values, [type(v).__name__ for v in values]).get(10) == [values, True]
+    assert same.delay(values, [type(v).__name__ for v in values]).get(60) == [values, True]
 
 
 def test_bound_tasks_get_their_context(make_app: MakeApp, queue, running: Running):
@@ -67,7 +67,7 @@ def test_bound_tasks_get_their_context(make_app: MakeApp, queue, running: Runnin
 
     running(app)
     result = about.options(task_id="the-id", headers={"tenant": "acme"}).delay()
-    assert result.get(10) == [
+    assert result.get(60) == [
         [about.name, "the-id", [], 0, 1, {"tenant": "acme"}],
         [queue, queue, False, "test-worker", "the-id"],
     ]
@@ -86,7 +86,7 @@ def test_current_task_in_coroutines_is_each_ones_own(app, running: Running):
 
     running(app)
     results = [who.delay(), who.delay()]
-    assert [r.get(10) for r in results] == [[True, r.id] for r in results]
+    assert [r.get(60) for r in results] == [[True, r.id] for r in results]
 
 
 def test_calls_from_a_task_know_their_parents(app, running: Running):
@@ -99,16 +99,16 @@ def test_calls_from_a_task_know_their_parents(app, running: Running):
     @app.task(bind=True)
     def middle(self: Context):
         with allow_waiting():
-            return [self.id, leaf.delay().get(10)]
+            return [self.id, leaf.delay().get(60)]
 
     @app.task
     def root():
         with allow_waiting():
-            return middle.delay().get(10)
+            return middle.delay().get(60)
 
     running(app)
     result = root.delay()
-    middle_id, (parent, top) = result.get(10)
+    middle_id, (parent, top) = result.get(60)
     assert (parent, top) == (middle_id, result.id)
 
 
@@ -122,7 +122,7 @@ def test_exception_keeps_type_arguments_and_traceback(app, running: Running):
     running(app)
     result = fails.delay()
     with pytest.raises(LookupError) as caught:
-        result.get(10)
+        result.get(60)
     assert type(caught.value) is LookupError
     assert caught.value.args == ("no such customer", 7)
     assert 'raise LookupError("no such customer", 7)' in str(caught.value.__cause__)
@@ -145,7 +145,7 @@ def test_exception_of_an_unknown_class(app, running: Running):
 
     running(app)
     with pytest.raises(RemoteError) as caught:
-        fails.delay().get(10)
+        fails.delay().get(60)
     assert caught.value.exc_type.endswith("Hidden")
     assert caught.value.exc_args == ("why", 3)
 
@@ -168,9 +168,9 @@ def test_no_exception_ends_the_worker(app, queue, running: Running, line: Line, 
     task = plain if kind == "plain" else coroutine
     worker = running(app, concurrency=1)
     with pytest.raises(RemoteError) as caught:
-        task.delay(True).get(10)
+        task.delay(True).get(60)
     assert caught.value.exc_type == error.__name__
-    assert task.delay(False).get(10) == "alive"
+    assert task.delay(False).get(60) == "alive"
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-exception"] == f"{error.__name__}: 3"
     assert worker.node.ready
@@ -195,10 +195,10 @@ def test_an_exception_that_cannot_be_shown(app, queue, running: Running, line: L
 
     running(app)
     with pytest.raises(RemoteError):
-        fails.delay().get(10)
+        fails.delay().get(60)
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-exception"].endswith("Hostile: <its text cannot be had>")
-    assert good.delay().get(10) == 1
+    assert good.delay().get(60) == 1
 
 
 def test_cancelled_by_itself(app, queue, running: Running, line: Line):
@@ -213,7 +213,7 @@ def test_cancelled_by_itself(app, queue, running: Running, line: Line):
 
     running(app)
     with pytest.raises(RemoteError) as caught:
-        gives_up.delay().get(10)
+        gives_up.delay().get(60)
     assert caught.value.exc_type == "CancelledError"
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "failed"
@@ -235,10 +235,10 @@ def test_ignore_result(make_app: MakeApp, queue, running: Running):
         return 2
 
     worker = running(app)
-    assert kept.delay().get(10) == 1
+    assert kept.delay().get(60) == 1
     for result in (kept.options(ignore_result=True).delay(), quiet.delay()):
         with pytest.raises(NoBackend) as caught:
-            result.get(10)
+            result.get(60)
         assert str(caught.value) == f"results are off for task {result.task!r} (id {result.id})"
     eventually(lambda: worker.node.counts["done"] == 3)
     assert seen[0]
@@ -274,7 +274,7 @@ def test_result_that_does_not_serialise(app, queue, running: Running, line: Line
 
     worker = running(app)
     result = odd.options(task_id="A").delay()
-    error = result.get(10, propagate=False)
+    error = result.get(60, propagate=False)
     assert str(error).startswith("result of task 't.odd' (id A): cannot encode the result: ")
     assert "object" in str(error)
     properties, _ = line.take(f"{queue}.dead")
@@ -292,14 +292,14 @@ def test_result_too_large(make_app: MakeApp, queue, running: Running, line: Line
         return "x" * size
 
     worker = running(app)
-    error = many.delay(20_000).get(10, propagate=False)
+    error = many.delay(20_000).get(60, propagate=False)
     assert type(error).__name__ == "MessageTooLarge"
     assert "max_message_size is 10000" in str(error)
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "result_too_large"
     eventually(lambda: worker.node.counts["failed"] == 1)
     assert worker.node.counts["done"] == 0
-    assert many.delay(10).get(10) == "x" * 10
+    assert many.delay(10).get(60) == "x" * 10
 
 
 def test_failure_too_large_to_tell(make_app: MakeApp, queue, running: Running, line: Line):
@@ -311,7 +311,7 @@ def test_failure_too_large_to_tell(make_app: MakeApp, queue, running: Running, l
         raise ValueError("x" * 20_000)
 
     running(app)
-    error = fails.delay().get(10, propagate=False)
+    error = fails.delay().get(60, propagate=False)
     assert isinstance(error, ValueError)
     assert 1_000 < len(str(error)) < 5_000
     properties, _ = line.take(f"{queue}.dead")
@@ -329,11 +329,11 @@ def test_several_queues_share_one_worker(make_app: MakeApp, names: Names, runnin
 
     running(app, email, reports)
     elsewhere = where.options(queue=other).delay()
-    assert where.options(queue=email).delay().get(10) == email
-    assert where.options(queue=reports).delay().get(10) == reports
+    assert where.options(queue=email).delay().get(60) == email
+    assert where.options(queue=reports).delay().get(60) == reports
     assert not elsewhere.ready()
     running(app, other)
-    assert elsewhere.get(10) == other
+    assert elsewhere.get(60) == other
 
 
 def test_topics_find_their_queue(make_app: MakeApp, names: Names, running: Running):
@@ -346,7 +346,7 @@ def test_topics_find_their_queue(make_app: MakeApp, names: Names, running: Runni
         return [current_task.queue, current_task.routing_key]
 
     running(app)
-    assert where.options(routing_key=f"{email}.welcome").delay().get(10) == [
+    assert where.options(routing_key=f"{email}.welcome").delay().get(60) == [
         email,
         f"{email}.welcome",
     ]
@@ -359,7 +359,7 @@ def test_as_many_at_once_as_there_are_slots(app, running: Running):
 
     @app.task
     def plain():
-        return together.wait(10) >= 0
+        return together.wait(60) >= 0
 
     @app.task
     async def coroutine():
@@ -367,4 +367,4 @@ def test_as_many_at_once_as_there_are_slots(app, running: Running):
 
     running(app, concurrency=3)
     results = [task.delay() for task in (plain, coroutine) for _ in range(6)]
-    assert [r.get(10) for r in results] == [True] * 12
+    assert [r.get(60) for r in results] == [True] * 12

@@ -32,8 +32,8 @@ def test_countdown_and_eta(app, running: Running):
     short = now.options(countdown=0.3).delay()
     at = datetime.now(UTC) + timedelta(seconds=0.5)
     exact = now.options(eta=at).delay()
-    assert short.get(10) - sent >= 0.295
-    assert exact.get(10) >= at.timestamp() - 0.005
+    assert short.get(60) - sent >= 0.295
+    assert exact.get(60) >= at.timestamp() - 0.005
 
 
 def test_an_eta_in_the_past_starts_at_once(app, running: Running):
@@ -44,8 +44,8 @@ def test_an_eta_in_the_past_starts_at_once(app, running: Running):
         return 1
 
     running(app)
-    assert one.options(eta=datetime.now(UTC) - timedelta(days=1)).delay().get(10) == 1
-    assert one.options(countdown=0).delay().get(10) == 1
+    assert one.options(eta=datetime.now(UTC) - timedelta(days=1)).delay().get(60) == 1
+    assert one.options(countdown=0).delay().get(60) == 1
 
 
 def test_an_eta_that_came_early_waits_in_the_broker(app, queue, running: Running, line: Line):
@@ -60,9 +60,9 @@ def test_an_eta_that_came_early_waits_in_the_broker(app, queue, running: Running
         ran[word] = time.time()
 
     worker = running(app, concurrency=1, prefetch=1)
-    due = time.time() + 1.0
+    due = time.time() + 5.0  # they have to arrive before
     for number in range(3):
-        line.call(queue, "t.now", f"late {number}", id=f"L{number}", eta=_iso(1.0))
+        line.call(queue, "t.now", f"late {number}", id=f"L{number}", eta=_iso(5.0))
     line.call(queue, "t.now", "plain", id="P")
     eventually(lambda: "plain" in ran)
     eventually(lambda: worker.node.counts["again"] == 3)
@@ -70,7 +70,7 @@ def test_an_eta_that_came_early_waits_in_the_broker(app, queue, running: Running
     assert line.size(queue) == 0
     eventually(lambda: len(ran) == 4)
     assert min(ran[f"late {number}"] for number in range(3)) >= due - TOLERANCE
-    assert worker.node.counts["done"] == 4
+    eventually(lambda: worker.node.counts["done"] == 4)
 
 
 def test_waiting_is_no_attempt(app, queue, running: Running, line: Line):
@@ -111,7 +111,7 @@ def test_expired_before_its_start(app, queue, running: Running, line: Line):
     assert properties.headers["amqtask-attempts"] == 0
     assert "amqtask-traceback" not in properties.headers
     with pytest.raises(TaskRevoked) as caught:
-        result.get(10)
+        result.get(60)
     assert str(caught.value) == "expired"
     assert result.state == "REVOKED"
     eventually(lambda: worker.node.counts["failed"] == 1)
@@ -126,9 +126,9 @@ def test_expires_while_it_waits(app, queue, running: Running, line: Line):
 
     running(app)
     late = one.options(countdown=0.6, expires=0.2).delay()
-    assert one.options(countdown=0.2, expires=30).delay().get(10) == 1
+    assert one.options(countdown=0.2, expires=30).delay().get(60) == 1
     with pytest.raises(TaskRevoked):
-        late.get(10)
+        late.get(60)
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-reason"] == "expired"
 

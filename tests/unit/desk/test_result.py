@@ -140,7 +140,7 @@ async def test_an_async_timeout(pending: Pending, result: AsyncResult[Any]) -> N
 async def test_many_wait_at_once(pending: Pending, result: AsyncResult[Any]) -> None:
     """Threads and coroutines of several loops all get the one outcome."""
     got: list[Any] = []
-    threads = [threading.Thread(target=lambda: got.append(result.get(10))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: got.append(result.get(60))) for _ in range(4)]
     threads.append(threading.Thread(target=lambda: got.append(asyncio.run(_wait(result)))))
     for thread in threads:
         thread.start()
@@ -257,4 +257,4 @@ def test_results_by_id() -> None:
 
 
 async def _wait(result: AsyncResult[Any]) -> Any:
-    return await result.aget(10)
+    return await result.aget(60)

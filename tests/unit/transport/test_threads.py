@@ -133,7 +133,7 @@ def test_run_gives_up_after_its_timeout() -> None:
 
     with pytest.raises(TimeoutError):
         io.run(forever(), timeout=0.05)
-    assert ended.wait(10)
+    assert ended.wait(60)
     io.stop()
 
 
@@ -149,7 +149,7 @@ def test_stop_cancels_what_still_waits() -> None:
             ended.set()
 
     io.submit(forever())
-    assert started.wait(10)
+    assert started.wait(60)
     io.stop()
     assert ended.is_set()
 

@@ -72,7 +72,7 @@ class Line:
         return self.child
 
     async def code(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.watch
 
 

@@ -60,7 +60,7 @@ class Desk:
         return list(born)
 
     async def code(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.running
 
 

@@ -138,7 +138,7 @@ def test_it_does_not_leave_the_call_whenever_it_comes():
     throwers = [threading.Thread(target=throw, args=(seed,), daemon=True) for seed in range(2)]
     for each in (*throwers, thread):
         each.start()
-    eventually(stop.is_set, timeout=60)
+    eventually(stop.is_set)
     for each in (*throwers, thread):
         each.join(10)
     assert failed == []
