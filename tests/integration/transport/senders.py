@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -28,6 +29,7 @@ EACH = 40
 
 def make_app(url: str, queue: str, **settings: Any) -> App:
     described = Queue(queue, exchange="", dead_letter=False)
+    settings.setdefault("publish_timeout", 60)  # a loaded machine is no failure
     return App("senders", broker=url, queues=[described], default_queue=queue, **settings)
 
 
@@ -56,6 +58,9 @@ def forked(function: Callable[[], list[str]], *, clean: bool) -> int:
         show(function())
         gc.collect()
         status = 0
+    except BaseException:
+        traceback.print_exc()  # os._exit below would end it without a word
+        raise
     finally:
         if not clean or status:
             sys.stdout.flush()
