@@ -26,7 +26,7 @@ from tests.servers import Names
 
 ROOT = Path(__file__).parents[2]
 #: Seconds a Celery worker has to start on a machine that is busy.
-START = 30.0
+START = 120.0
 
 
 @dataclass(frozen=True, slots=True)
