@@ -55,7 +55,9 @@ class Mailbox:
             try:
                 function(*args)
             except Exception:  # one caller's bug must not cost the others their turn
-                log.exception("mailbox.call_failed function=%r: going on with the next", function)
+                # by its name: what it is bound to may raise as well when it is shown
+                name = getattr(function, "__qualname__", type(function).__name__)
+                log.exception("mailbox.call_failed function=%s: going on with the next", name)
         if inbox and not self._awake:  # came in meanwhile: the sockets have their turn first
             self._awake = True
             self._loop.call_soon(self._drain)

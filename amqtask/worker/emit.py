@@ -35,20 +35,20 @@ def emit(job: Job, dead_queue: str | None) -> None:
             )
         case Again() as again:
             log.warning(
-                "task.retry task=%s id=%s error=%r: attempt %d in %.1f s",
+                "task.retry task=%s id=%s error=%s: attempt %d in %.1f s",
                 job.name,
                 job.id,
-                again.error,
+                _shown(again.error),
                 again.retries + 1,
                 again.delay,
             )
         case Failed() as failed:
             log.error(
-                "task.failed task=%s id=%s reason=%s error=%r: %s%s",
+                "task.failed task=%s id=%s reason=%s error=%s: %s%s",
                 job.name,
                 job.id,
                 failed.reason,
-                failed.error,
+                _shown(failed.error),
                 f"parked in {dead_queue!r}"
                 if dead_queue
                 else "gone, its queue keeps no dead letters",

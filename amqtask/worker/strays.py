@@ -110,6 +110,7 @@ class _Look:
         self._queue = queue
         self._news = asyncio.Event()
         self._held = 0
+        self._most = 0
         self._sent: Counter[str] = Counter()
         self._stay: Counter[str] = Counter()
 
@@ -119,7 +120,7 @@ class _Look:
 
     async def send_on(self, count: int) -> None:
         """Send on what has a queue, of that many messages."""
-        most = min(count, MOST)
+        self._most = most = min(count, MOST)
         await self._channel.qos(most)
         await self._channel.consume(self._queue, self._take)
         while self._over < most:
@@ -147,6 +148,8 @@ class _Look:
             )
 
     def _take(self, tag: int, _: bool, __: str, routing_key: str, message: Message) -> None:
+        if self._held == self._most:
+            return  # it came for the first ack: its confirm would find the channel closed
         self._held += 1
         target = target_of(routing_key)
         if target is None:

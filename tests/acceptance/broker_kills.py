@@ -304,6 +304,9 @@ def killed(broker: DataBroker, times: int, seed: int) -> Account:
                     load.run(min(ends, time.monotonic() + 0.2))
                 load.consume()
                 load.run(ends)
+                # however slow the machine is, there has to be something to lose
+                while not account.safe and time.monotonic() < ends + TIMEOUT:
+                    load.run(time.monotonic() + 0.1)
                 broker.kill()
                 # what the socket still holds had left the broker before
                 load.drain()

@@ -54,7 +54,13 @@ class Program:
     def wait_for(self, text: str) -> None:
         """Wait until it has written ``text``."""
         eventually(lambda: text in self.output or self.process.poll() is not None, timeout=TIMEOUT)
+        if text not in self.output:
+            self._reader.join(TIMEOUT)  # it has ended, and its last lines may be on their way
         assert text in self.output, self.output
+
+    def wait_for_count(self, text: str, count: int) -> None:
+        """Wait until it has written ``text`` so many times."""
+        eventually(lambda: self.output.count(text) >= count, timeout=TIMEOUT)
 
     @property
     def output(self) -> str:
@@ -74,11 +80,13 @@ class Program:
 
     def children(self) -> list[psutil.Process]:
         """Return the processes that run its tasks; none once it has ended."""
-        try:
-            found: list[psutil.Process] = psutil.Process(self.process.pid).children()
-            return [process for process in found if process.name() != TEMPLATE]
-        except psutil.NoSuchProcess:
-            return []
+        found: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.process.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.name() != TEMPLATE:
+                        found.append(process)
+        return found
 
     def kill(self) -> None:
         """Kill it, and what it started, for good."""

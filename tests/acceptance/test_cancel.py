@@ -105,6 +105,7 @@ def test_what_will_not_end_is_ended(workshop: Workshop) -> None:
     worker.wait_for(f"task.cancelled task=stubborn id={task}")
     after = _send(workshop, "quick", "after")
     worker.wait_for(f"task.succeeded task=quick id={after}")
+    worker.wait_for_count("consumer.ready", 2)  # the other one
     assert "after" in workshop.ledger()
     assert len([line for line in workshop.ledger() if line.startswith("s begun")]) == 1
     assert worker.stop() == 0

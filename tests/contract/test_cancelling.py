@@ -23,7 +23,7 @@ from amqtask.topology.cancelling import MARKS, register_arguments, register_name
 from amqtask.transport.backoff import Backoff
 from amqtask.worker import cancelled
 from amqtask.worker.cancelled import Cancelled
-from tests.helpers import aeventually, eventually
+from tests.helpers import TIMEOUT, aeventually, eventually
 from tests.proxy import proxied
 from tests.servers import Names
 
@@ -73,7 +73,7 @@ class Follower:
     def __init__(self, app: App) -> None:
         self.app = app
         self.heard: list[tuple[str, bool]] = []
-        self.cancelled = app.transport.io.run(self._start(), 10)
+        self.cancelled = app.transport.io.run(self._start(), TIMEOUT)
 
     async def _start(self) -> Cancelled:
         made = Cancelled(self.app, lambda id_, terminate: self.heard.append((id_, terminate)))
@@ -88,7 +88,7 @@ class Follower:
     def ids(self) -> list[str]:
         return [id_ for id_, _ in self.heard]
 
-    def wait(self, timeout: float = 20) -> Follower:
+    def wait(self, timeout: float = TIMEOUT) -> Follower:
         eventually(lambda: self.ready, timeout=timeout, message="it did not read the register")
         return self
 
@@ -97,7 +97,7 @@ class Follower:
         await self.cancelled.caught_up(session)
 
     def close(self) -> None:
-        self.app.transport.io.run(self.cancelled.close(), 10)
+        self.app.transport.io.run(self.cancelled.close(), TIMEOUT)
 
 
 @pytest.fixture
@@ -317,7 +317,7 @@ def test_a_register_that_others_hold_is_not_waited_for_long(
         look(proxy.url).basic_consume(register_name(app.settings), lambda *_: None)
         follower = follow()
         for _ in range(3):
-            follower.app.transport.io.run(follower.caught_up(), 10)
+            follower.app.transport.io.run(follower.caught_up(), TIMEOUT)
         assert not follower.ready
         said = [record.getMessage() for record in caplog.records if "cancel.late" in record.msg]
         assert len(said) == 1
@@ -340,7 +340,7 @@ def test_cancelled_while_the_connection_was_lost(
         eventually(lambda: not follower.ready)
         app.cancel("one")
         proxy.up()
-        through.transport.io.run(follower.caught_up(), 20)
+        through.transport.io.run(follower.caught_up(), TIMEOUT)
         assert follower.cancelled.get("one") is not None
         follower.wait()
 
@@ -359,7 +359,7 @@ def test_a_queue_of_its_own_that_is_deleted_is_made_again(
         for channel in list(session._raw._channels.values()):
             channel.basic_ack(99)
 
-    mine.transport.io.run(harm(), 10)
+    mine.transport.io.run(harm(), TIMEOUT)
     eventually(lambda: not follower.ready)
     follower.wait()
     app.cancel("one")
@@ -378,7 +378,7 @@ def test_without_a_register_work_goes_on(
     monkeypatch.setattr(cancelled, "Backoff", lambda **_: Backoff(cap=0.05))
     app = make_app(declare=declare)
     follower = follow(app)
-    app.transport.io.run(follower.caught_up(), 10)
+    app.transport.io.run(follower.caught_up(), TIMEOUT)
     assert not follower.ready
     eventually(lambda: "cancel.off" in caplog.text)
     assert "no exchange" in str(follower.cancelled.error)
@@ -409,7 +409,7 @@ def test_under_an_alarm_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -
         with App("alarm", broker=broker.url, environ={}) as app:
             follower = Follower(app)
             try:
-                app.transport.io.run(follower.caught_up(), 20)
+                app.transport.io.run(follower.caught_up(), TIMEOUT)
                 assert not follower.ready
                 broker.faults.unblock()
                 assert follower.wait().ids == ["one"]

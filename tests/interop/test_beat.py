@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from amqtask import App
+from tests.helpers import eventually
 from tests.integration.beat.conftest import RunningBeat
 from tests.integration.worker.inprocess import line_to
 from tests.interop.conftest import MakeApp
@@ -81,7 +82,8 @@ def test_celery_runs_what_our_beat_fires(
         assert request["expires"] is not None
         instants.add(instant)
     assert len(instants) == 3
-    assert app.schedules.get("each second").fires >= 3
+    # the leader counts a fire once its confirm has come, and Celery may be quicker
+    eventually(lambda: app.schedules.get("each second").fires >= 3)
     assert app.schedules.get("in a while").next is not None
 
 

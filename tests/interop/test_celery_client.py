@@ -24,7 +24,7 @@ from tests.servers import Names
 celery = pytest.importorskip("celery", reason='pip install "amqtask[interop]"')
 
 #: Seconds within which a worker on a busy machine answers.
-ANSWER = 20.0
+ANSWER = 60.0
 
 MakeCelery = Callable[[str], Any]
 
@@ -248,7 +248,7 @@ def test_countdown(client: Any, worker: AbstractContextManager[Node], broker: st
     queue = client.conf.task_default_queue
     before = time.time()
     with worker as node:
-        delayed = client.send_task("ours.request", countdown=0.8, priority=2, expires=30)
+        delayed = client.send_task("ours.request", countdown=4, priority=2, expires=30)
         # it is not held: what comes after it runs first
         assert client.send_task("ours.add", [1, 2]).get(timeout=ANSWER) == 3
         eventually(lambda: node.counts["again"] == 1)
@@ -257,7 +257,7 @@ def test_countdown(client: Any, worker: AbstractContextManager[Node], broker: st
         seen = delayed.get(timeout=ANSWER)
     assert waiting == 0
     assert seen["started"] >= seen["eta"].timestamp() - 0.05
-    assert before + 0.8 <= seen["eta"].timestamp()
+    assert before + 4 <= seen["eta"].timestamp()
     assert seen["retries"] == 0
     assert seen["priority"] == 2
     assert seen["expires"] is not None

@@ -207,7 +207,7 @@ def test_custom_states(two: Two):
     seen: list[Any] = []
     thread = threading.Thread(target=lambda: seen.extend(result.watch(TIMEOUT)))
     thread.start()
-    eventually(lambda: result._need().meta is not None)
+    eventually(lambda: seen)
     two.their_save(theirs, "SUCCESS", "end")
     thread.join()
     assert [(each.done, each.total) for each in seen] == [(1, 4)]

@@ -87,7 +87,7 @@ class Site:
         """Wake it up."""
         place.program.process.send_signal(signal.SIGCONT)
 
-    def next_of_another(self, place: Place, since: float, timeout: float = 30.0) -> Fired:
+    def next_of_another(self, place: Place, since: float, timeout: float = 60.0) -> Fired:
         """Wait for a fire of another beat that came after ``since``, and return it."""
 
         def found() -> Fired | None:
@@ -106,7 +106,7 @@ class Site:
                 len({(each.entry, each.instant) for each in self.ledger.fired})
                 >= start + count * ENTRIES
             ),
-            timeout=30.0 + count,
+            timeout=60.0 + count,
         )
 
     def _start(self, proxy: Proxy) -> Program:

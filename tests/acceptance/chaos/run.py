@@ -38,12 +38,12 @@ from tests.proxy import Proxy
 BACKOFF = 5.0
 #: Seconds from the broker's return until every worker process has run something again: two
 #: heartbeats to see what is lost, a connection attempt that began too soon, the back-off, and
-#: five for a machine that has better things to do.
-RECOVERY = 2 * HEARTBEAT + CONNECT_TIMEOUT + BACKOFF + 5.0
+#: three quarters of a minute for a machine that has better things to do: who is deaf stays so.
+RECOVERY = 2 * HEARTBEAT + CONNECT_TIMEOUT + BACKOFF + 45.0
 #: Seconds for the first start of everything, and for a worker that starts again.
-START = 60.0
+START = 120.0
 #: Seconds without any event after which what is not settled will not be.
-QUIET = 30.0
+QUIET = 60.0
 #: Seconds that RabbitMQ takes at most to hand on a dead letter again, and some more.
 BETWEEN_QUEUES = RESEND * 2 + 60.0
 #: Calls a second of the rolling restarts at most; fewer when they would be over in 25 seconds.

@@ -45,7 +45,7 @@ PREFETCH = 12
 #: Queues a worker consumes, each with a prefetch of its own.
 QUEUES = 2
 #: Seconds that a process has to be gone once nothing keeps it.
-STOPPED = 15.0
+STOPPED = 60.0
 #: Seconds between two looks at the ledger, and at the processes.
 LOOK = 0.2
 SAMPLE = 1.0

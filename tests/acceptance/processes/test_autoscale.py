@@ -16,7 +16,8 @@ ledger = os.open("ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 @app.task(name="note")
 def note(number):
-    time.sleep(0.1)
+    while not os.path.exists("go"):  # as slow as scaling up is
+        time.sleep(0.01)
     os.write(ledger, f"{number}\\n".encode())
 """
 
@@ -31,6 +32,7 @@ def test_up_and_down(workshop: Workshop) -> None:
     sent = workshop.python("-c", "from tasks import *\nnote.delay_many([(n,) for n in range(500)])")
     assert sent.returncode == 0, sent.stderr
     eventually(lambda: len(worker.children()) == 3)
+    (workshop.folder / "go").touch()
     eventually(lambda: len(workshop.ledger()) >= 500)
     eventually(lambda: len(worker.children()) == 1)
     assert worker.stop() == 0

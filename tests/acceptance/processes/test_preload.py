@@ -136,9 +136,9 @@ def test_a_template_that_dies(workshop: Workshop) -> None:
     first.kill()
     worker.wait_for(f"child.died pid={first.pid}")
     eventually(lambda: len(worker.children()) == 2)
+    eventually(lambda: worker.output.count("consumer.ready") >= 3)
     (fresh,) = set(worker.children()) - {second}
     assert "amqtask.worker.child" in fresh.cmdline()
-    eventually(lambda: worker.output.count("consumer.ready") >= 3)
     assert worker.stop() == 0
 
 

@@ -67,13 +67,13 @@ def test_a_rolling_restart_runs_the_new_code(workshop: Workshop) -> None:
     before = {child.pid for child in worker.children()}
     _send(workshop, "long_task.delay()")
     eventually(lambda: workshop.ledger() == ["begun"])
-    workshop.write(TASKS.replace('VERSION = "one"', 'VERSION = "two"'))
+    workshop.write(TASKS.replace('VERSION = "one"', 'VERSION = "second"'))
     worker.process.send_signal(signal.SIGHUP)
     worker.wait_for("worker.restarted processes=2")
     eventually(lambda: not before & {child.pid for child in worker.children()})
     assert workshop.ledger() == ["begun", "ended"]
     _send(workshop, "version.delay()")
-    eventually(lambda: workshop.ledger()[2:] == ["two"])
+    eventually(lambda: workshop.ledger()[2:] == ["second"])
     assert worker.stop() == 0
 
 

@@ -124,12 +124,13 @@ async def test_watching_without_blocking(ends: Ends):
     seen: list[float] = []
 
     async def watch() -> None:
-        seen.extend([progress.done async for progress in result.awatch(TIMEOUT)])
+        async for progress in result.awatch(TIMEOUT):
+            seen.append(progress.done)  # noqa: PERF401 - each is looked at as it comes
 
     task = asyncio.create_task(watch())
     await aeventually(lambda: waiting(result))
     await asyncio.to_thread(ends.save, result, "PROGRESS", {"current": 1, "total": 2})
-    await aeventually(lambda: result._need().meta is not None)
+    await aeventually(lambda: seen)
     await asyncio.to_thread(ends.save, result, value="end")
     await task
     assert seen == [1]

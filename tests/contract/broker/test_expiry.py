@@ -95,7 +95,7 @@ def test_no_time_at_all_is_for_a_waiting_consumer(channel, queue):
 
 @KINDS
 def test_unacked_does_not_expire_until_it_is_back(channel, queue, kind):
-    name, dead = queue(kind, message_ttl=SOON)
+    name, dead = queue(kind, message_ttl=1000)  # it has to be taken before
     publish(channel, name, "held")
     held = fetch(channel, name, auto_ack=False)
     publish(channel, name, "mark")
@@ -131,8 +131,8 @@ def test_expiration_is_a_number_in_text(channel, queue, expiration, said):
 
 # -- queues -------------------------------------------------------------------
 
-#: Milliseconds a queue of these tests lives unused.
-LEASE = 250
+#: Milliseconds a queue of these tests lives unused: no busy machine is as long between two uses.
+LEASE = 1500
 
 
 def gone(channel: BlockingChannel, name: str) -> bool:

@@ -74,14 +74,16 @@ def test_calls_that_tasks_send_count_too(app: App, box: Sandbox) -> None:
 
 def test_a_slow_task_is_waited_for(app: App, box: Sandbox) -> None:
     """Idle means that nothing runs; what does not end in time is named."""
-    go = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     @app.task(queue="email")
     def slow() -> None:
+        began.set()
         go.wait()
 
     with box.worker(app) as worker:
         slow.delay()
+        assert began.wait(60)
         with pytest.raises(AssertionError, match="queue 'email': 0 waiting, 1 unacked"):
             worker.run_until_idle(timeout=0.05)
         go.set()

@@ -12,6 +12,7 @@ import pytest
 from amqtask import App
 from amqtask.topology.delay import LEVELS, lost_name, ready_name
 from amqtask.worker.strays import Strays, target_of
+from amqtask.worker.strays import _Look as Look
 from tests.helpers import eventually
 from tests.integration.worker.conftest import MakeApp, Running
 from tests.integration.worker.inprocess import Line
@@ -74,6 +75,27 @@ def test_what_has_a_queue_again_is_run(
         _stray(line, levels, queue, f"S{number}")
     eventually(lambda: sorted(ran) == [f"S{number}" for number in range(5)])
     eventually(lambda: line.size(lost_name(levels.settings.delay_prefix)) == 0)
+
+
+def test_a_look_sends_on_no_more_than_it_was_told_of(levels: App, names: Names, line: Line):
+    """What comes meanwhile is the next look's: it would be sent on, given back, and sent on again."""
+    there, lost = names.queue("there"), lost_name(levels.settings.delay_prefix)
+    line.channel.queue_declare(there, durable=True)
+    line.channel.queue_delete(there)
+    for number in range(5):
+        _stray(line, levels, there, f"S{number}")
+    eventually(lambda: line.size(lost) == 5)
+    line.channel.queue_declare(there, durable=True)
+
+    async def look() -> None:
+        channel = await (await levels.transport.link("consume").up()).channel()
+        await Look(levels.transport.publish, channel, lost).send_on(1)
+        await channel.close()
+
+    levels.transport.link("consume").start()
+    levels.transport.io.run(look(), 60)
+    eventually(lambda: line.size(lost) == 4)
+    assert line.size(there) == 1
 
 
 def test_what_has_no_queue_stays(

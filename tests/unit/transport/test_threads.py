@@ -94,7 +94,7 @@ def test_the_thread_starts_on_first_use_and_stops() -> None:
     io = IOThread("test-io")
     assert io.started is False
     for _ in range(2):
-        assert io.run(_where(), timeout=5) == "test-io"
+        assert io.run(_where(), timeout=60) == "test-io"
         assert (io.started, io.is_current) == (True, False)
         io.stop()
         assert io.started is False
@@ -131,8 +131,9 @@ def test_run_gives_up_after_its_timeout() -> None:
         finally:
             ended.set()
 
+    io.run(_where(), timeout=60)  # its thread is there, so that it begins
     with pytest.raises(TimeoutError):
-        io.run(forever(), timeout=0.05)
+        io.run(forever(), timeout=0.5)
     assert ended.wait(60)
     io.stop()
 

@@ -38,7 +38,7 @@ async def session() -> FakeSession:
 
 async def _verdict(session: FakeSession, progress: Progress, prefetch: int = 10) -> str | None:
     watching = Watch("q").until_deaf(_as_session(session), progress, prefetch)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await watching
 
 
