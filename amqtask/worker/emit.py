@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from amqtask.message.republish import exception_text
 from amqtask.worker.job import Job
 from amqtask.worker.outcome import Again, Done, Failed, Ignored, Replaced, Returned, Revoked
 
@@ -33,12 +34,12 @@ def emit(job: Job, dead_queue: str | None) -> None:
                 crashes,
                 again.delay,
             )
-        case Again() as again:
+        case Again(error=BaseException() as error) as again:
             log.warning(
                 "task.retry task=%s id=%s error=%s: attempt %d in %.1f s",
                 job.name,
                 job.id,
-                _shown(again.error),
+                _shown(error),
                 again.retries + 1,
                 again.delay,
             )
@@ -67,3 +68,11 @@ def emit(job: Job, dead_queue: str | None) -> None:
             log.info("task.replaced task=%s id=%s: another one runs in its place", job.name, job.id)
         case Returned():
             log.warning("task.returned task=%s id=%s: back to its queue", job.name, job.id)
+
+
+def _shown(error: BaseException) -> str:
+    """Return its repr; one that raises would cost the line, and a strict handler's caller the rest."""
+    try:
+        return repr(error)
+    except Exception:  # user code
+        return exception_text(error)

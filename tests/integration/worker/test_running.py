@@ -176,8 +176,8 @@ def test_no_exception_ends_the_worker(app, queue, running: Running, line: Line, 
     assert worker.node.ready
 
 
-def test_an_exception_that_cannot_be_shown(app, queue, running: Running, line: Line):
-    """An exception that raises when it is looked at is parked like any other."""
+def test_an_exception_that_cannot_be_shown(app, queue, running: Running, line: Line, caplog):
+    """An exception that raises when it is looked at is parked, and told, like any other."""
 
     class Hostile(Exception):
         def __str__(self):
@@ -199,6 +199,7 @@ def test_an_exception_that_cannot_be_shown(app, queue, running: Running, line: L
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["amqtask-exception"].endswith("Hostile: <its text cannot be had>")
     assert good.delay().get(60) == 1
+    eventually(lambda: "Hostile: <its text cannot be had>: parked in" in caplog.text)
 
 
 def test_cancelled_by_itself(app, queue, running: Running, line: Line):

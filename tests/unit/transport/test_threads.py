@@ -63,6 +63,26 @@ async def test_a_call_that_raises_does_not_cost_the_next_its_turn(
     assert got == ["next"]
 
 
+async def test_what_it_is_bound_to_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """A repr that raises as well would leave the calls behind it where they are."""
+    loop = asyncio.get_running_loop()
+    ran = asyncio.Event()
+
+    class Hostile:
+        def __repr__(self) -> str:
+            raise ValueError("no text")
+
+        def call(self) -> None:
+            raise RuntimeError("its bug")
+
+    mailbox = Mailbox(loop)
+    mailbox.post(Hostile().call)
+    mailbox.post(ran.set)
+    await asyncio.wait_for(ran.wait(), 60)
+    assert "mailbox.call_failed function=" in caplog.text
+    assert "Hostile.call" in caplog.text
+
+
 async def test_what_a_call_posts_waits_for_the_next_turn() -> None:
     """A call that posts again and again does not keep the loop from its sockets."""
     loop = asyncio.get_running_loop()
