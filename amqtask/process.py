@@ -1,6 +1,6 @@
 """What is said of this process with each call: its id, and ids that are nobody else's.
 
-A call costs some 40 microseconds, and asking the system for the process's id or
+A call costs some 30 microseconds, and asking the system for the process's id or
 having a `uuid.UUID` made would be a tenth of that.
 """
 

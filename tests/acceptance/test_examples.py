@@ -214,7 +214,7 @@ def test_schedules(example: MakeExample) -> None:
     with weather.worker("worker", "--queues", "weather", "--beat") as worker:
         worker.wait_for("beat.leading")
         assert weather.run("manage.py") == weather.expected("manage.txt")
-        eventually(lambda: worker.output.count("task.succeeded") >= 3, timeout=TIMEOUT)
+        worker.wait_for_count("task.succeeded", 3)
     assert "beat.fired entry='look out'" in worker.output
 
 

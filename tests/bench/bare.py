@@ -199,12 +199,15 @@ async def _take(
     done: asyncio.Future[None] = loop.create_future()
     taken, unacked, used = _Taken(), 0, 0.0
 
+    def note_end() -> None:
+        taken.last, taken.cpu = time.perf_counter(), time.process_time() - used
+
     def flush() -> None:
         nonlocal unacked
         channel.basic_ack(taken.count, multiple=True)
         unacked = 0
-        if count is None:
-            taken.last, taken.cpu = time.perf_counter(), time.process_time() - used
+        if count is None:  # any message may be the last one
+            note_end()
 
     def on_message(_: Channel, method: Basic.Deliver, __: BasicProperties, ___: bytes) -> None:
         nonlocal unacked, used
@@ -218,7 +221,7 @@ async def _take(
             if unacked == 1:
                 loop.call_soon(flush)
         if taken.count == count:
-            taken.last, taken.cpu = time.perf_counter(), time.process_time() - used
+            note_end()
             done.set_result(None)
 
     channel.basic_qos(prefetch_count=prefetch)

@@ -164,24 +164,20 @@ def _bare(
     prefetch: int = PREFETCH,
     processes: int = 1,
 ) -> Contender:
-    how: tuple[str, Mapping[str, Any]]
-    how = (
-        ("drain", {"coalesced": coalesced})
-        if processes == 1
-        else ("drain_by", {"processes": processes})
-    )
+    function = "drain" if processes == 1 else "drain_by"  # which coalesces always
+    own: dict[str, Any] = {"coalesced": coalesced} if processes == 1 else {"processes": processes}
 
     def run() -> Mapping[str, Reading]:
         total = _fill(place, count, size)
         broker = place.broker_cpu()
         reading = place.read(
             "bare",
-            how[0],
+            function,
             url=place.url,
             queue=place.queue,
             count=total,
             prefetch=prefetch,
-            **how[1],
+            **own,
         )
         place.check_empty()
         served = place.broker_cpu_since(broker)

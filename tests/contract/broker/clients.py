@@ -38,6 +38,26 @@ class Delivery(NamedTuple):
         return dict(self.properties.headers or {})
 
 
+def declare_dead_lettering(
+    channel: BlockingChannel, name: str, dead: str, kind: str = "classic", **arguments: Any
+) -> None:
+    """Declare a durable queue whose dead letters go to the queue ``dead``.
+
+    Args:
+        arguments: More of the queue's, ``message_ttl`` for ``x-message-ttl``.
+    """
+    channel.queue_declare(
+        name,
+        durable=True,
+        arguments={
+            "x-queue-type": kind,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": dead,
+            **{f"x-{key.replace('_', '-')}": value for key, value in arguments.items()},
+        },
+    )
+
+
 def channel_closed(code: int, text: str) -> Refused:
     """What `refusal` returns when the broker closed the channel."""
     return Refused("channel", code, text)

@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractQueue
 from pika.adapters.blocking_connection import BlockingChannel
 
 from amqtask.testing.servers import Server
+from tests.contract.broker.clients import declare_dead_lettering
 from tests.contract.broker.differences import Difference
 from tests.contract.broker.wire import Wire
 from tests.helpers import TIMEOUT
@@ -166,16 +167,7 @@ def dead_lettered(channel: BlockingChannel, names: Names) -> Callable[..., tuple
     def make(kind: str = "classic", **arguments: Any) -> tuple[str, str]:
         name = names.queue()
         dead = f"{name}.dead"
-        channel.queue_declare(
-            name,
-            durable=True,
-            arguments={
-                "x-queue-type": kind,
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": dead,
-                **{f"x-{key.replace('_', '-')}": value for key, value in arguments.items()},
-            },
-        )
+        declare_dead_lettering(channel, name, dead, kind, **arguments)
         channel.queue_declare(dead, durable=True)
         return name, dead
 

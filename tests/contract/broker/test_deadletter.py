@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from tests.contract.broker.clients import deaths, depth, drain, fetch, publish, reject
+from tests.contract.broker.clients import (
+    deaths,
+    declare_dead_lettering,
+    depth,
+    drain,
+    fetch,
+    publish,
+    reject,
+)
 from tests.contract.broker.differences import CLIENT_DEATHS_COUNT, LAST_DEATH
 from tests.helpers import eventually
 
@@ -27,19 +35,7 @@ def queues(channel, names):
 
     def make(kind="classic", *, limit=None, **arguments) -> Queues:
         made = Queues(names.queue(), names.queue("target"))
-        extra: dict[str, Any] = {
-            f"x-{key.replace('_', '-')}": value for key, value in arguments.items()
-        }
-        channel.queue_declare(
-            made.source,
-            durable=True,
-            arguments={
-                "x-queue-type": kind,
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": made.dead,
-                **extra,
-            },
-        )
+        declare_dead_lettering(channel, made.source, made.dead, kind, **arguments)
         channel.queue_declare(made.dead, durable=True)
         return made
 

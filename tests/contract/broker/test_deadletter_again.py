@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from tests.contract.broker.clients import deaths, depth, fetch, publish, reject
+from tests.contract.broker.clients import (
+    deaths,
+    declare_dead_lettering,
+    depth,
+    fetch,
+    publish,
+    reject,
+)
 from tests.contract.broker.differences import LAST_DEATH
 from tests.helpers import eventually
 from tests.servers import Names
@@ -29,14 +34,11 @@ def chain(
     """
     queues = [names.queue(f"{word}{number}") for number in range(len(times) + (not circle))]
     for at, name in enumerate(queues):
-        arguments: dict[str, Any] = {"x-queue-type": kind}
         if at < len(times):
-            arguments |= {
-                "x-message-ttl": times[at],
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": queues[(at + 1) % len(queues)],
-            }
-        channel.queue_declare(name, durable=True, arguments=arguments)
+            following = queues[(at + 1) % len(queues)]
+            declare_dead_lettering(channel, name, following, kind, message_ttl=times[at])
+        else:
+            channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
     return queues
 
 
@@ -66,16 +68,7 @@ def test_circle_of_expiry_ends(channel, names, kind):
 @KINDS
 def test_circle_onto_itself_ends(channel, names, kind):
     name = names.queue()
-    channel.queue_declare(
-        name,
-        durable=True,
-        arguments={
-            "x-queue-type": kind,
-            "x-message-ttl": 1,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": name,
-        },
-    )
+    declare_dead_lettering(channel, name, name, kind, message_ttl=1)
     publish(channel, name, "round")
     eventually(lambda: depth(channel, name) == 0)
 
@@ -84,17 +77,8 @@ def test_circle_onto_itself_ends(channel, names, kind):
 def test_circle_with_a_rejection_goes_on(channel, names, kind):
     """A consumer decided so, as in a retry with delay; the deaths of a queue are counted."""
     source, wait = names.queue("source"), names.queue("wait")
-    for name, other, ttl in ((source, wait, {}), (wait, source, {"x-message-ttl": 1})):
-        channel.queue_declare(
-            name,
-            durable=True,
-            arguments={
-                "x-queue-type": kind,
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": other,
-                **ttl,
-            },
-        )
+    declare_dead_lettering(channel, source, wait, kind)
+    declare_dead_lettering(channel, wait, source, kind, message_ttl=1)
     publish(channel, source, "retried")
     for _ in range(3):
         reject(channel, source)
@@ -110,24 +94,8 @@ def test_circle_with_a_rejection_goes_on(channel, names, kind):
 def test_deaths_differ_by_reason(channel, names, kind):
     """A queue's deaths are counted apart for each reason."""
     source, dead = names.queue("source"), names.queue("target")
-    channel.queue_declare(
-        source,
-        durable=True,
-        arguments={
-            "x-queue-type": kind,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": dead,
-        },
-    )
-    channel.queue_declare(
-        dead,
-        durable=True,
-        arguments={
-            "x-queue-type": kind,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": source,
-        },
-    )
+    declare_dead_lettering(channel, source, dead, kind)
+    declare_dead_lettering(channel, dead, source, kind)
     publish(channel, source, "twice", expiration="1")
     reject(channel, dead)
     reject(channel, source)

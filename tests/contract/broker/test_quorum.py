@@ -9,6 +9,7 @@ from tests.contract.broker.clients import (
     Delivery,
     Inbox,
     connection_closed,
+    declare_dead_lettering,
     depth,
     drain,
     fetch,
@@ -31,16 +32,7 @@ def queue(channel, names):
     def make(**arguments):
         name = names.queue()
         channel.queue_declare(f"{name}.dead", durable=True)
-        channel.queue_declare(
-            name,
-            durable=True,
-            arguments={
-                "x-queue-type": "quorum",
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": f"{name}.dead",
-                **{f"x-{key.replace('_', '-')}": value for key, value in arguments.items()},
-            },
-        )
+        declare_dead_lettering(channel, name, f"{name}.dead", "quorum", **arguments)
         return name
 
     return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -177,36 +177,29 @@ def test_calls_inside_calls(app: App, mode: Eager) -> None:
     assert own == parent
 
 
-def test_a_task_does_not_wait_for_another_one(app: App, mode: Eager) -> None:
+@pytest.mark.parametrize(
+    ("wait", "sent"),
+    [
+        (lambda inner: inner.delay().get(), ["outer", "inner"]),
+        (lambda inner: ~inner.s(), ["outer"]),  # which sends and waits, does neither
+    ],
+)
+def test_a_task_does_not_wait_for_another_one(
+    app: App, mode: Eager, wait: Callable[[Any], int], sent: list[str]
+) -> None:
     """What would fail in a worker fails here, though here the outcome is always there."""
 
-    @app.task
+    @app.task(name="inner")
     def inner() -> int:
         return 1
 
-    @app.task
+    @app.task(name="outer")
     def outer() -> int:
-        return inner.delay().get()
+        return wait(inner)
 
     with pytest.raises(WaitInTask):
         outer.delay()
-    assert [call.task for call in mode.sent()] == [outer.name, inner.name]
-
-
-def test_a_signature_is_not_sent_by_who_may_not_wait(app: App, mode: Eager) -> None:
-    """`~` sends and waits: in a task it does neither."""
-
-    @app.task
-    def inner() -> int:
-        return 1
-
-    @app.task
-    def outer() -> int:
-        return ~inner.s()
-
-    with pytest.raises(WaitInTask):
-        outer.delay()
-    assert [call.task for call in mode.sent()] == [outer.name]
+    assert [call.task for call in mode.sent()] == sent
 
 
 def test_coroutines_from_plain_code(app: App, mode: Eager) -> None:
