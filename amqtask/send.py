@@ -172,7 +172,6 @@ class Sender:
             wants_result = False  # by this process: its outcome goes elsewhere
         eta, delay = _times(options, now)
         call = self._call(name, args, kwargs, options, route, eta, now, wants_result, place)
-        expires_in = call.expires.timestamp() - now if call.expires is not None else None
         try:
             message = encode(
                 call,
@@ -180,11 +179,8 @@ class Sender:
                 compression=options.compression or self._settings.compression,
                 compress_over=self._settings.compress_over,
                 now=now,
-                # a TTL would run out inside the delay levels, and a member of a chord that the
-                # broker drops could not tell the others; the worker checks `expires` itself
-                ttl_ms=max(0, round(expires_in * 1000))
-                if expires_in is not None and delay <= 0 and place.embed.chord is None
-                else None,
+                # in the delay levels it would run out too early
+                ttl_ms=_ttl_ms(call, now) if delay <= 0 else None,
             )
         except EncodeError as error:
             raise _name_argument(error, task) from error
@@ -388,6 +384,17 @@ def _expires(options: Options, now: float) -> datetime | None:
         return expires
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
     return datetime.fromtimestamp(max(0.0, now + seconds), UTC)
+
+
+def _ttl_ms(call: Call, now: float) -> int | None:
+    """Return after how long the broker may drop a call that nothing delays; None for never.
+
+    Workers check `expires` by themselves. They alone can tell what follows a call that it has
+    ended, so one that something follows has to come to a worker, however late.
+    """
+    if call.expires is None or call.embed != NO_EMBED:
+        return None
+    return max(0, round((call.expires.timestamp() - now) * 1000))
 
 
 def _name_argument(error: EncodeError, task: Task[..., Any] | None) -> EncodeError:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from amqtask import Binding, ConfigurationError, DelayTooLong, Exchange, Queue, Unroutable
+from amqtask import (
+    Binding,
+    ConfigurationError,
+    DelayTooLong,
+    Exchange,
+    Queue,
+    Unroutable,
+)
 from amqtask.clock import telling
 from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
 from tests.unit.desk.recorder import make_app
@@ -180,6 +187,22 @@ def test_expires_is_left_to_the_broker_only_without_a_delay() -> None:
     for past in (datetime(2020, 1, 1, tzinfo=UTC), -1):
         app.send_task("t", expires=past)
         assert sent.last.message.expiration == "0"
+
+
+def test_expires_is_left_to_workers_where_something_follows() -> None:
+    """A call that the broker drops could tell nobody that it has ended: what follows would hang."""
+    app, sent = make_app("email")
+    other = app.signature("next")
+
+    def expiring(**said: Any) -> Any:
+        return app.signature("t", (1,)).set(expires=60, **said)
+
+    for made in (expiring() | other, expiring(link=other), expiring(link_error=other)):
+        made.delay()
+        assert [each.message.expiration for each in sent.sent if each.task == "t"] == [None]
+        sent.sent.clear()
+    expiring().delay()
+    assert sent.last.message.expiration is not None
 
 
 # -- the message ------------------------------------------------------------------
