@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-from amqtask.backends.chords import Chords
+from amqtask.backends.chords import Chords, Register
 from amqtask.backends.codec import Codec
 from amqtask.backends.pending import Pending
 from amqtask.errors import BackendError, ConfigurationError, MessageError
@@ -183,6 +183,10 @@ class Store(ABC):
 
     def chords(self) -> Chords | None:
         """Return how Celery keeps chords here; None where it has no way that can be shared."""
+        return None
+
+    def register(self) -> Register | None:
+        """Return where open chords are on record; None where they cannot be listed."""
         return None
 
     def listen(self) -> Listener:

@@ -36,6 +36,7 @@ from amqtask.backends.chords import Chords
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
 from amqtask.backends.redis_chords import RedisChords
+from amqtask.backends.redis_register import RedisRegister
 from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError
 from amqtask.settings import Settings
 
@@ -217,7 +218,14 @@ class RedisStore(KeyStore):
         if "+cluster" in self.url.partition("://")[0]:
             return None
         decode = self.codec.decode_value
-        return RedisChords(lambda: self._client, lambda: _wrapped(self), self._group, decode)
+        register = self.register()
+        return RedisChords(
+            lambda: self._client, lambda: _wrapped(self), self._group, decode, register
+        )
+
+    def register(self) -> RedisRegister:
+        """See `Store.register`."""
+        return RedisRegister(lambda: self._client, lambda: _wrapped(self), self._group)
 
     # -- news -----------------------------------------------------------------------
 

@@ -5,18 +5,22 @@
                              .t   members added on the way
                              .d   ids of members that have ended, each with its place
                              .c   who joins it, or ``done``; ours is also ``failed``
+                             .b   ours: what is on record of it, see `RedisRegister`
 
 Source: celery 5.7 ``celery/backends/redis.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from amqtask.backends.base import whole_seconds
-from amqtask.backends.chords import ChordPart, Standing
+from amqtask.backends.chords import ON_RECORD, RESERVE, ChordPart, OpenChord, Standing
+from amqtask.backends.redis_register import RedisRegister
+from amqtask.clock import wall
 from amqtask.errors import MessageError
 
 #: Seconds for which the one who joins is left alone; a Celery worker may try after that.
@@ -66,6 +70,21 @@ if redis.call('GET', KEYS[1]) ~= 'failed' then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 """
+#: Returns -1 when it is over, 0 while it waits or somebody else joins it, and 1 for who gives it up.
+_GIVE_UP = """
+local j, d, c, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local token, lease, reserve, group, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local state = redis.call('GET', c)
+if state == 'done' or state == 'failed' then return -1 end
+if state and state ~= token then return 0 end
+local left = redis.call('TTL', d) - reserve
+if reserve > 0 and left > 1 then
+  redis.call('ZADD', due, 'XX', tonumber(now) + left, group)
+  return 0
+end
+redis.call('SET', c, token, 'EX', lease)
+return 1
+"""
 
 
 class RedisChords:
@@ -76,6 +95,7 @@ class RedisChords:
         wrapped: Turns redis-py's errors into ours.
         prefix: Start of the keys of groups.
         decode: Returns the value of a stored document.
+        register: Where open chords are on record.
     """
 
     def __init__(
@@ -84,17 +104,21 @@ class RedisChords:
         wrapped: Callable[[], AbstractContextManager[None]],
         prefix: str,
         decode: Callable[[bytes], Any],
+        register: RedisRegister,
     ) -> None:
         self._client = client
         self._wrapped = wrapped
         self._prefix = prefix
         self._decode = decode
+        self._register = register
 
-    def open(self, group_id: str, size: int, expires: float) -> None:
+    def open(self, chord: OpenChord, size: int, expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
+        group_id, keep = chord.group_id, whole_seconds(expires + RESERVE)
         with self._wrapped(), self._client().pipeline(transaction=True) as pipe:
             pipe.delete(self._key(group_id, ".c"))
-            pipe.set(self._key(group_id, ".s"), size, ex=whole_seconds(expires))
+            pipe.set(self._key(group_id, ".s"), size, ex=keep)
+            self._register.note_with(pipe, chord, expires + ON_RECORD)
             pipe.execute()
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
@@ -113,12 +137,47 @@ class RedisChords:
 
     def end(self, part: ChordPart, *, sent: bool, expires: float) -> None:
         """See `Chords.end`."""
-        seconds = whole_seconds(expires)
+        # as long as a member that is sent back finds the other parts
+        seconds = whole_seconds(expires if sent else expires + RESERVE)
         with self._wrapped(), self._client().pipeline(transaction=True) as pipe:
             pipe.set(self._key(part.group_id, ".c"), "done" if sent else "failed", ex=seconds)
+            if part.size is not None:
+                self._register.drop_with(pipe, part.group_id)
             if sent:
                 pipe.delete(*self._keys(part)[:4], self._key(part.group_id, ""))
             pipe.execute()
+
+    def give_up(
+        self, part: ChordPart, expires: float, *, by_hand: bool
+    ) -> tuple[Standing, Sequence[Any]]:
+        """See `Chords.give_up`."""
+        group_id = part.group_id
+        keys = [self._key(group_id, suffix) for suffix in (".j", ".d", ".c")]
+        reserve = 0 if by_hand else whole_seconds(RESERVE)
+        with self._wrapped():
+            client = self._client()
+            answer = client.register_script(_GIVE_UP)(
+                keys=[*keys, self._register.due],
+                args=[part.token, _LEASE, reserve, group_id, wall()],
+            )
+            if answer != 1:
+                return (Standing.WAITING if answer == 0 else Standing.OVER), ()
+            found = client.zrange(keys[0], 0, -1, withscores=True)
+            added = int(client.get(self._key(group_id, ".t")) or 0)
+        said = [
+            [*self._read(value)[:4], None if score == math.inf else int(score), 0, ""]
+            for value, score in found
+        ]
+        if said:
+            said[0][5] = added  # Celery's keys say how many were added, and not by whom
+        return Standing.READY, said
+
+    def came(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
+        """See `Chords.came`."""
+        with self._wrapped(), self._client().pipeline(transaction=False) as pipe:
+            for group_id in sizes:
+                pipe.zcard(self._key(group_id, ".j"))
+            return dict(zip(sizes, pipe.execute(), strict=True))
 
     def _standing(self, client: Any, part: ChordPart, answer: int) -> tuple[Standing, Any]:
         if answer in (1, 2):
@@ -156,7 +215,8 @@ class RedisChords:
 def _arguments(part: ChordPart, expires: float) -> list[Any]:
     score = "+inf" if part.index is None else str(part.index)
     flags = [str(int(part.ok)), part.extra, str(int(part.size is not None))]
-    return [part.id, score, part.body, *flags, whole_seconds(expires), part.token, _LEASE]
+    keep = expires if part.size is None else expires + RESERVE
+    return [part.id, score, part.body, *flags, whole_seconds(keep), part.token, _LEASE]
 
 
 def _ok(said: Any) -> bool:

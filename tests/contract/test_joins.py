@@ -416,7 +416,7 @@ def test_an_alarm_gives_up_what_nothing_comes_for(make_shop: Any) -> None:
     time.sleep(1.3)  # timestamps on the wire have whole seconds
     chord.part(None, id=f"{chord.id}-alarm", task=EXPIRE)
     (error,) = chord.follow.failures
-    assert "of 4 members there is none yet of members 0, 2, 3" in str(error)
+    assert "1 of 4 parts came, none yet of members 0, 2, 3" in str(error)
     for index in range(4):
         chord.part(index)
     assert chord.follow.bodies == []
