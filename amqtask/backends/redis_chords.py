@@ -72,10 +72,12 @@ return 1
 """
 #: Returns -1 when it is over, 0 while it waits or somebody else joins it, and 1 for who gives it up.
 _GIVE_UP = """
-local j, d, c, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local d, c, s, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease, reserve, group, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local state = redis.call('GET', c)
 if state == 'done' or state == 'failed' then return -1 end
+-- a Celery worker that has joined it, or failed it, leaves no size
+if redis.call('EXISTS', s) == 0 then return -1 end
 if state and state ~= token then return 0 end
 local left = redis.call('TTL', d) - reserve
 if reserve > 0 and left > 1 then
@@ -114,11 +116,11 @@ class RedisChords:
 
     def open(self, chord: OpenChord, size: int, expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
-        group_id, keep = chord.group_id, whole_seconds(expires + RESERVE)
+        group_id, keep = chord.group_id, expires + ON_RECORD
         with self._wrapped(), self._client().pipeline(transaction=True) as pipe:
             pipe.delete(self._key(group_id, ".c"))
-            pipe.set(self._key(group_id, ".s"), size, ex=keep)
-            self._register.note_with(pipe, chord, expires + ON_RECORD)
+            pipe.set(self._key(group_id, ".s"), size, ex=whole_seconds(keep))
+            self._register.note_with(pipe, chord, keep)
             pipe.execute()
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
@@ -152,7 +154,7 @@ class RedisChords:
     ) -> tuple[Standing, Sequence[Any]]:
         """See `Chords.give_up`."""
         group_id = part.group_id
-        keys = [self._key(group_id, suffix) for suffix in (".j", ".d", ".c")]
+        keys = [self._key(group_id, suffix) for suffix in (".d", ".c", ".s")]
         reserve = 0 if by_hand else whole_seconds(RESERVE)
         with self._wrapped():
             client = self._client()
@@ -162,7 +164,7 @@ class RedisChords:
             )
             if answer != 1:
                 return (Standing.WAITING if answer == 0 else Standing.OVER), ()
-            found = client.zrange(keys[0], 0, -1, withscores=True)
+            found = client.zrange(self._key(group_id, ".j"), 0, -1, withscores=True)
             added = int(client.get(self._key(group_id, ".t")) or 0)
         said = [
             [*self._read(value)[:4], None if score == math.inf else int(score), 0, ""]

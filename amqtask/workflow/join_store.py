@@ -215,7 +215,7 @@ class StoreJoins:
             lambda: chords.give_up(entry, self._expires, by_hand=by_hand)
         )
         if standing is Standing.OVER:
-            log.info("chord.over group=%s: its alarm comes too late", part.group_id)
+            log.info("chord.over group=%s: it has ended before its alarm came", part.group_id)
             await self._ask(partial(self._strike_off, part.group_id))
         if standing is not Standing.READY:
             return
