@@ -27,6 +27,7 @@ from amqtask.message.results import ResultMeta
 from amqtask.records import record
 from amqtask.settings import Settings, redact_url
 from amqtask.transport import Requirement
+from amqtask.transport.url import BrokerURL
 
 #: What a store knows of a call: the document's bytes, the document, or why it cannot be read.
 Found: TypeAlias = bytes | ResultMeta | MessageError
@@ -278,6 +279,14 @@ class Backend(Protocol):
 def query(url: str) -> dict[str, str]:
     """Return the options at the end of a URL."""
     return dict(parse_qsl(urlsplit(url).query))
+
+
+def home(settings: Settings) -> str:
+    """Return what tells an app's chords from those of another broker's apps in the same store.
+
+    Hosts do not: one broker may have a different name for each of its clients.
+    """
+    return f"{BrokerURL.parse(settings.broker[0]).vhost}:{settings.exchange}"
 
 
 def missing(scheme: str, package: str, extra: str) -> ConfigurationError:

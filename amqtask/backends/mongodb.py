@@ -23,7 +23,7 @@ import pymongo
 from pymongo import ReturnDocument, UpdateOne
 from pymongo import errors as mongo_errors
 
-from amqtask.backends.base import Can, Found, Listener, Record, Store
+from amqtask.backends.base import Can, Found, Listener, Record, Store, home
 from amqtask.backends.chords import OpenChord
 from amqtask.backends.codec import Codec
 from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError, MessageError
@@ -84,7 +84,7 @@ class MongoStore(Store):
                 database = self._made[self._database]
                 for each in (*self._names, self._counters_name, self._chords_name):
                     database[each].create_index("expires_at", expireAfterSeconds=0)
-                database[self._chords_name].create_index("due")
+                database[self._chords_name].create_index([("home", 1), ("due", 1)])
             return self._made[self._database][name]
 
     def save(self, records: Sequence[Record]) -> None:
@@ -194,7 +194,8 @@ class MongoStore(Store):
 
     def register(self) -> MongoRegister:
         """See `Store.register`."""
-        return MongoRegister(lambda: self._collection(self._chords_name), self._wrapped)
+        where = home(self.settings)
+        return MongoRegister(lambda: self._collection(self._chords_name), self._wrapped, where)
 
     def listen(self) -> Listener:
         """See `Store.listen`; a server that is no replica set has no change streams."""
@@ -270,21 +271,25 @@ class MongoRegister:
     Args:
         collection: Returns where they are.
         wrapped: Turns pymongo's errors into ours.
+        home: Tells the chords of one broker's apps from others in the same store.
     """
 
     def __init__(
         self,
         collection: Callable[[], Any],
         wrapped: Callable[[], AbstractContextManager[None]],
+        home: str,
     ) -> None:
         self._collection = collection
         self._wrapped = wrapped
+        self._home = home
 
     def note(self, chord: OpenChord, keep: float) -> None:
         """See `Register.note`."""
         document = {
             "_id": chord.group_id,
             "record": chord.record,
+            "home": self._home,
             "due": chord.due,
             "expires_at": _ends(keep),
         }
@@ -302,7 +307,9 @@ class MongoRegister:
         with self._wrapped():
             while len(taken) < most:
                 found = self._collection().find_one_and_update(
-                    {"due": {"$lte": now}}, {"$set": {"due": until}}, sort=[("due", 1)]
+                    {"home": self._home, "due": {"$lte": now}},
+                    {"$set": {"due": until}},
+                    sort=[("due", 1)],
                 )
                 if found is None:
                     break
@@ -319,7 +326,8 @@ class MongoRegister:
     def list(self, most: int) -> Sequence[OpenChord]:
         """See `Register.list`."""
         with self._wrapped():
-            return [_open_chord(each) for each in self._collection().find().sort("due").limit(most)]
+            found = self._collection().find({"home": self._home}).sort("due").limit(most)
+            return [_open_chord(each) for each in found]
 
     def find(self, group_id: str) -> OpenChord | None:
         """See `Register.find`."""

@@ -31,7 +31,7 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from amqtask.backends.base import Can, Found, Listener, Record, whole_seconds
+from amqtask.backends.base import Can, Found, Listener, Record, home, whole_seconds
 from amqtask.backends.chords import Chords
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
@@ -225,7 +225,8 @@ class RedisStore(KeyStore):
 
     def register(self) -> RedisRegister:
         """See `Store.register`."""
-        return RedisRegister(lambda: self._client, lambda: _wrapped(self), self._group)
+        where = home(self.settings)
+        return RedisRegister(lambda: self._client, lambda: _wrapped(self), self._group, where)
 
     # -- news -----------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """Open chords in Redis: a sorted set of when each is given up, and a value for each.
 
-    PREFIXamqtask.due   groups, by Unix seconds
-    PREFIX GROUP .b     what is on record of one
-    PREFIX GROUP .d     there while members end, see `RedisChords`: how long it lives yet tells
-                        when the last part came
+    PREFIXamqtask.due.HOME  groups, by Unix seconds
+    PREFIX GROUP .b         what is on record of one
+    PREFIX GROUP .d         there while members end, see `RedisChords`: how long it lives yet
+                            tells when the last part came
 
 A part that comes does not touch the set; whoever takes what is due looks then.
 """
@@ -35,6 +35,7 @@ class RedisRegister:
         client: Returns the client.
         wrapped: Turns redis-py's errors into ours.
         prefix: Start of the keys of groups.
+        home: Tells the chords of one broker's apps from others in the same store.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class RedisRegister:
         client: Callable[[], Any],
         wrapped: Callable[[], AbstractContextManager[None]],
         prefix: str,
+        home: str,
     ) -> None:
         self._client = client
         self._wrapped = wrapped
         self._prefix = prefix
         #: The key of the sorted set.
-        self.due = f"{prefix}amqtask.due"
+        self.due = f"{prefix}amqtask.due.{home}"
 
     def note(self, chord: OpenChord, keep: float) -> None:
         """See `Register.note`."""

@@ -29,7 +29,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from amqtask.backends import sqlkept, sqlregister, tables
-from amqtask.backends.base import Can, Found, Listener, Record, Store
+from amqtask.backends.base import Can, Found, Listener, Record, Store, home
 from amqtask.backends.codec import Codec
 from amqtask.errors import (
     BackendError,
@@ -235,7 +235,8 @@ class SqlStore(Store):
 
     def register(self) -> sqlregister.SqlRegister:
         """See `Store.register`."""
-        return sqlregister.SqlRegister(self._begun_counting, self._begun_looking)
+        where = home(self.settings)
+        return sqlregister.SqlRegister(self._begun_counting, self._begun_looking, where)
 
     @contextmanager
     def _begun_looking(self) -> Iterator[Connection | None]:

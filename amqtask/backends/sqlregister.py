@@ -23,20 +23,28 @@ class SqlRegister:
         writing: Begins a transaction, with the table made if it is not there.
         looking: The same, but gives None where there is no table: a worker that has only come
             to look makes none.
+        home: Tells the chords of one broker's apps from others in the same store.
     """
 
     def __init__(
         self,
         writing: Callable[[], AbstractContextManager[Connection]],
         looking: Callable[[], AbstractContextManager[Connection | None]],
+        home: str,
     ) -> None:
         self._writing = writing
         self._looking = looking
+        self._home = home
 
     def note(self, chord: OpenChord, keep: float) -> None:
         """See `Register.note`."""
         ends = (datetime.now(UTC) + timedelta(seconds=keep)).replace(tzinfo=None)
-        row = {"record": chord.record, "due": _ms(chord.due), "expires_at": ends}
+        row = {
+            "record": chord.record,
+            "home": self._home,
+            "due": _ms(chord.due),
+            "expires_at": ends,
+        }
         with self._writing() as connection:
             _put(connection, chord.group_id, row)
 
@@ -47,7 +55,7 @@ class SqlRegister:
 
     def take(self, now: float, until: float, most: int) -> Sequence[OpenChord]:
         """See `Register.take`."""
-        due = sa.select(table).where(table.c.due <= _ms(now)).order_by(table.c.due).limit(most)
+        due = self._ours().where(table.c.due <= _ms(now)).limit(most)
         return [chord for chord in self._chords(due) if self._take(chord, until)]
 
     def _take(self, chord: OpenChord, until: float) -> bool:
@@ -64,12 +72,15 @@ class SqlRegister:
 
     def list(self, most: int) -> Sequence[OpenChord]:
         """See `Register.list`."""
-        return self._chords(sa.select(table).order_by(table.c.due).limit(most))
+        return self._chords(self._ours().limit(most))
 
     def find(self, group_id: str) -> OpenChord | None:
         """See `Register.find`."""
         mine = sa.select(table).where(table.c.group_id == group_id)
         return next(iter(self._chords(mine)), None)
+
+    def _ours(self) -> sa.Select[Any]:
+        return sa.select(table).where(table.c.home == self._home).order_by(table.c.due)
 
     def _chords(self, query: sa.Select[Any]) -> Sequence[OpenChord]:
         with self._looking() as connection:

@@ -110,9 +110,11 @@ open_chords = sa.Table(
     counters.metadata,
     sa.Column("group_id", sa.String(255), primary_key=True),
     sa.Column("record", _bytes, nullable=False),
+    sa.Column("home", sa.String(255), nullable=False),
     # milliseconds of Unix time: whoever takes a chord compares them
-    sa.Column("due", sa.BigInteger, nullable=False, index=True),
+    sa.Column("due", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.DateTime, index=True),
+    sa.Index("ix_amqtask_open_chords_due", "home", "due"),
 )
 
 

@@ -169,6 +169,8 @@ class Shop:
             "default_queue": self.names.queue("alarms"),
             "publish_timeout": TIMEOUT,
             "result_prefix": STORE_PREFIX,
+            # a shop's chords are its own, in whatever store
+            "exchange": self.names.exchange(),
             **settings,
         }
         if backend is not None:
@@ -662,6 +664,14 @@ def test_who_takes_an_overdue_chord_has_it_for_a_while(listing: Shop) -> None:
 
 def _taken_chords(shop: Shop, now: float, until: float) -> dict[str, OpenChord]:
     return {each.group_id: each for each in shop.register.take(now, until, 1000)}
+
+
+def test_chords_of_another_home_are_left(make_shop: Any) -> None:
+    """Apps of another broker may use the same store, and have queues of their own."""
+    ours, theirs = make_shop("redis"), make_shop("redis")
+    chord = ours.chord(1)
+    assert chord.id in ours.listed()
+    assert chord.id not in theirs.listed()
 
 
 def test_a_chord_of_which_no_part_came_is_given_up(listing: Shop) -> None:
