@@ -141,5 +141,5 @@ class Chords(Protocol):
         ...
 
     def came(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
-        """Return how many parts of each of these chords came."""
+        """Return how many parts came of each of these chords that has not ended meanwhile."""
         ...

@@ -175,11 +175,14 @@ class RedisChords:
         return Standing.READY, said
 
     def came(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
-        """See `Chords.came`."""
+        """See `Chords.came`: one that a Celery worker has ended has no size any more."""
         with self._wrapped(), self._client().pipeline(transaction=False) as pipe:
             for group_id in sizes:
+                pipe.exists(self._key(group_id, ".s"))
                 pipe.zcard(self._key(group_id, ".j"))
-            return dict(zip(sizes, pipe.execute(), strict=True))
+            answers = pipe.execute()
+        found = zip(sizes, answers[::2], answers[1::2], strict=True)
+        return {group_id: came for group_id, there, came in found if there}
 
     def _standing(self, client: Any, part: ChordPart, answer: int) -> tuple[Standing, Any]:
         if answer in (1, 2):

@@ -79,20 +79,19 @@ class JoinList:
         except Gone:
             return []  # no chord has waited for long yet
         try:
-            newest = {each.message_id or "": each for each in hold.messages}
-            found = {
-                group_id: await _open(desk, queue_of(group_id), group_id, note)
-                for group_id, note in newest.items()
-            }
-            over = [
-                each
-                for each in hold.messages
-                if newest[each.message_id or ""] is not each or found[each.message_id or ""] is None
-            ]
-            hold.drop(over)
+            notes: dict[str, list[Message]] = {}
+            for each in hold.messages:
+                notes.setdefault(each.message_id or "", []).append(each)
+            found = []
+            for group_id, (*older, newest) in notes.items():
+                shown = await _open(desk, queue_of(group_id), group_id, newest)
+                # at once: should there be too many for the time that is left, they get fewer
+                hold.drop(older if shown is not None else [*older, newest])
+                if shown is not None:
+                    found.append(shown)
+            return found
         finally:
             await hold.let_go()
-        return [each for each in found.values() if each is not None]
 
 
 async def _open(desk: Desk, queue: str, group_id: str, note: Message) -> OpenJoin | None:

@@ -155,7 +155,7 @@ class StoreJoins:
         return [
             OpenJoin(waiting[each.group_id], "store", came[each.group_id], each.due)
             for each in found
-            if each.group_id in waiting
+            if each.group_id in came
         ]
 
     async def _ask(self, function: Callable[[], T]) -> T:
@@ -217,6 +217,8 @@ class StoreJoins:
         if standing is Standing.OVER:
             log.info("chord.over group=%s: it has ended before its alarm came", part.group_id)
             await self._ask(partial(self._strike_off, part.group_id))
+        if standing is Standing.WAITING:
+            log.info("chord.waits group=%s: a part came, or somebody joins it", part.group_id)
         if standing is not Standing.READY:
             return
         gathered = gather([read(each) for each in said], part.size or 0)

@@ -716,9 +716,10 @@ def test_a_chord_that_a_celery_worker_ended_is_not_given_up(
     client: Any = redis_py.Redis.from_url(request.getfixturevalue("redis").url)
     assert client.delete(f"{STORE_PREFIX}_celery-taskset-meta-{chord.id}.s") == 1
     client.close()
+    assert chord.id not in shop.listed()
     chord.alarm(by_hand=True)
     assert chord.follow.failures == []
-    assert chord.id not in shop.listed()
+    assert shop.register.find(chord.id) is None
 
 
 def test_a_store_that_cannot_list_says_so(make_shop: Any) -> None:
