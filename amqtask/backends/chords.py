@@ -6,7 +6,7 @@ count, and `amqtask.workflow` does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -57,8 +57,8 @@ class ChordPart:
 class Chords(Protocol):
     """The parts of chords, in Celery's way. Every method blocks."""
 
-    def open(self, group_id: str, size: int, expires: float) -> None:
-        """Note how many members a chord has."""
+    def open(self, sizes: Mapping[str, int], expires: float) -> None:
+        """Note how many members chords have, by the ids of their groups."""
         ...
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:

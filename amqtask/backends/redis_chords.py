@@ -11,7 +11,7 @@ Source: celery 5.7 ``celery/backends/redis.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -90,11 +90,13 @@ class RedisChords:
         self._prefix = prefix
         self._decode = decode
 
-    def open(self, group_id: str, size: int, expires: float) -> None:
+    def open(self, sizes: Mapping[str, int], expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
+        seconds = whole_seconds(expires)
         with self._wrapped(), self._client().pipeline(transaction=True) as pipe:
-            pipe.delete(self._key(group_id, ".c"))
-            pipe.set(self._key(group_id, ".s"), size, ex=whole_seconds(expires))
+            pipe.delete(*(self._key(group_id, ".c") for group_id in sizes))
+            for group_id, size in sizes.items():
+                pipe.set(self._key(group_id, ".s"), size, ex=seconds)
             pipe.execute()
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:

@@ -37,11 +37,12 @@ class CountedChords:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def open(self, group_id: str, size: int, expires: float) -> None:
+    def open(self, sizes: Mapping[str, int], expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
-        store = self._store
-        store.unkeep([f"{group_id}.{word}" for word in ("done", "failed", "claim", "failing")])
-        store.keep(f"{group_id}.open", str(size).encode(), expires)
+        words = ("done", "failed", "claim", "failing")
+        self._store.unkeep([f"{group_id}.{word}" for group_id in sizes for word in words])
+        for group_id, size in sizes.items():
+            self._store.keep(f"{group_id}.open", str(size).encode(), expires)
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
         """See `Chords.add`."""
