@@ -4,14 +4,21 @@
 
 A confirm per call is bound by the broker's disk; a pipeline keeps thousands
 under way and is as safe, because leaving the block is what waits.
+
+Calls that something has to be ready for, the members of a chord, are held until it is. Meanwhile
+the block goes on, so they may go out behind what is called after them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -28,8 +35,39 @@ LIMIT = 8192
 LIMIT_BYTES = 64 * 1024 * 1024
 #: A full pipeline has room again when it is down to this part.
 _ROOM = 0.5
+#: Seconds after a deadline at which it is looked whether what was held is late.
+_GRACE = 0.05
+
+#: Called on any thread, with None when what calls wait for is there, or with why it is not.
+Met = Callable[[Exception | None], object]
 
 _active: ContextVar[Pipeline | None] = ContextVar("amqtask_pipeline", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What calls wait for.
+
+    Attributes:
+        begin: Called with what it has to call once it is met, or cannot be.
+        deadline: `time.monotonic` instant after which the calls fail, all of them.
+        late: Makes the error for that.
+    """
+
+    begin: Callable[[Met], object]
+    deadline: float
+    late: Callable[[], Exception]
+
+
+class _Held:
+    """Calls that wait."""
+
+    __slots__ = ("condition", "over", "publications")
+
+    def __init__(self, condition: Condition, publications: Sequence[Publication]) -> None:
+        self.condition = condition
+        self.publications = publications
+        self.over = False
 
 
 class Pipeline:
@@ -53,6 +91,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._under_way = 0
         self._bytes = 0
+        self._held: deque[_Held] = deque()  # the first deadline first
         self._room = threading.Event()
         self._drained = threading.Event()
         self._wakeups: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, float]] = []
@@ -76,6 +115,20 @@ class Pipeline:
     async def aadd(self, publications: Sequence[Publication]) -> None:
         """Send the messages of a call; awaits room only while the pipeline is full."""
         self._hand_over(publications)
+        if self._fill() >= 1:
+            await self._await(_ROOM)
+
+    def add_after(self, condition: Condition, calls: Sequence[Sequence[Publication]]) -> None:
+        """Send the messages of calls once a condition is met; blocks only while it is full."""
+        self._hold(condition, calls)
+        if self._fill() >= 1:
+            self._wait(_ROOM)
+
+    async def aadd_after(
+        self, condition: Condition, calls: Sequence[Sequence[Publication]]
+    ) -> None:
+        """As `add_after`; awaits room only while the pipeline is full."""
+        self._hold(condition, calls)
         if self._fill() >= 1:
             await self._await(_ROOM)
 
@@ -109,24 +162,71 @@ class Pipeline:
             self._finish(error)
 
     def _hand_over(self, publications: Sequence[Publication]) -> None:
-        with self._lock:
-            self.sent += 1
-            self._under_way += len(publications)
-            self._bytes += sum(len(each.message.body) for each in publications)
+        self._count([publications])
         for publication in publications:
             publication.on_done = self._done
             self._transport.publish(publication)
 
+    def _count(self, calls: Sequence[Sequence[Publication]]) -> None:
+        with self._lock:
+            self.sent += len(calls)
+            for publications in calls:
+                self._under_way += len(publications)
+                self._bytes += sum(len(each.message.body) for each in publications)
+
+    def _hold(self, condition: Condition, calls: Sequence[Sequence[Publication]]) -> None:
+        self._count(calls)
+        held = _Held(condition, [one for each in calls for one in each])
+        with self._lock:
+            self._held.append(held)
+        try:
+            condition.begin(partial(self._release, held))
+        except Exception as error:  # they are counted: whoever waits for them is told
+            self._release(held, error)
+
+    def _release(self, held: _Held, error: Exception | None) -> None:
+        """Send what was held, or have all of it fail; from any thread."""
+        with self._lock:
+            if held.over:
+                return
+            held.over = True
+            while self._held and self._held[0].over:
+                self._held.popleft()
+        if error is None and time.monotonic() > held.condition.deadline:
+            error = held.condition.late()
+        for publication in held.publications:
+            if error is None:
+                publication.on_done = self._done
+                self._transport.publish(publication)
+            else:
+                self._end(publication, error)
+
+    def _give_up_late(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = [held for held in self._held if not held.over and held.condition.deadline < now]
+        for held in late:
+            self._release(held, held.condition.late())
+
+    def _patience(self) -> float | None:
+        """Return the seconds until something that is held is late; the lock is held."""
+        if not self._held:
+            return None
+        return max(0.0, self._held[0].condition.deadline - time.monotonic()) + _GRACE
+
     def _done(self, publication: Publication) -> None:
         """Count an outcome; runs on the I/O loop."""
+        self._end(publication, publication.error)
+
+    def _end(self, publication: Publication, error: Exception | None) -> None:
         with self._lock:
             self._under_way -= 1
             self._bytes -= len(publication.message.body)
             fill = self._fill()
-            if publication.error is None:
+            if error is None:
                 self.confirmed += 1
             else:
-                self._failures.append((publication.message.message_id or "", publication.error))
+                self._failures.append((publication.message.message_id or "", error))
         if fill <= _ROOM and not self._room.is_set():
             self._room.set()
         if fill == 0:
@@ -147,7 +247,9 @@ class Pipeline:
                 if self._fill() <= most:
                     return
                 event.clear()
-            event.wait()
+                patience = self._patience()
+            if not event.wait(patience):
+                self._give_up_late()
 
     async def _await(self, most: float) -> None:
         wakeup = (asyncio.get_running_loop(), asyncio.Event(), most)
@@ -156,7 +258,14 @@ class Pipeline:
                 return
             self._wakeups.append(wakeup)
         try:
-            await wakeup[1].wait()
+            while not wakeup[1].is_set():
+                with self._lock:
+                    patience = self._patience()
+                try:
+                    async with asyncio.timeout(patience):
+                        await wakeup[1].wait()
+                except TimeoutError:
+                    self._give_up_late()
         finally:
             with self._lock:
                 self._wakeups = [other for other in self._wakeups if other is not wakeup]

@@ -112,8 +112,8 @@ class Register(Protocol):
 class Chords(Protocol):
     """The parts of chords, in Celery's way. Every method blocks."""
 
-    def open(self, chord: OpenChord, size: int, expires: float) -> None:
-        """Note how many members a chord has, and put it on record."""
+    def open(self, sizes: Mapping[OpenChord, int], expires: float) -> None:
+        """Note how many members chords have, and put them on record."""
         ...
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:

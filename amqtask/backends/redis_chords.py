@@ -26,6 +26,15 @@ from amqtask.errors import MessageError
 #: Seconds for which the one who joins is left alone; a Celery worker may try after that.
 _LEASE = 60
 
+#: Three keys of each chord, and four words.
+_OPEN = """
+for n = 0, (#KEYS - 1) / 3 - 1 do
+  redis.call('DEL', KEYS[3 * n + 2])
+  redis.call('SET', KEYS[3 * n + 3], ARGV[4 * n + 3], 'EX', ARGV[1])
+  redis.call('SET', KEYS[3 * n + 4], ARGV[4 * n + 5], 'EX', ARGV[1])
+  redis.call('ZADD', KEYS[1], ARGV[4 * n + 4], ARGV[4 * n + 2])
+end
+"""
 #: A success takes the place of a failure: the member was sent back from the dead-letter queue.
 #: Returns -1 when it is over, -2 when the chord is lost, 0 for waiting, 1 for whoever joins, and
 #: 2 when it is complete and has failed before.
@@ -114,14 +123,15 @@ class RedisChords:
         self._decode = decode
         self._register = register
 
-    def open(self, chord: OpenChord, size: int, expires: float) -> None:
+    def open(self, sizes: Mapping[OpenChord, int], expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
-        group_id, keep = chord.group_id, expires + ON_RECORD
-        with self._wrapped(), self._client().pipeline(transaction=True) as pipe:
-            pipe.delete(self._key(group_id, ".c"))
-            pipe.set(self._key(group_id, ".s"), size, ex=whole_seconds(keep))
-            self._register.note_with(pipe, chord, keep)
-            pipe.execute()
+        keys: list[str] = [self._register.due]
+        said: list[Any] = [whole_seconds(expires + ON_RECORD)]
+        for chord, size in sizes.items():
+            keys += [self._key(chord.group_id, suffix) for suffix in (".c", ".s", ".b")]
+            said += [chord.group_id, size, chord.due, chord.record]
+        with self._wrapped():
+            self._client().register_script(_OPEN)(keys=keys, args=said)
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
         """See `Chords.add`."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from amqtask.app import App
 from amqtask.backends import Backend
@@ -24,7 +23,7 @@ from amqtask.errors import (
 )
 from amqtask.message.model import Call
 from amqtask.message.results import ResultMeta
-from amqtask.transport import Publication
+from amqtask.transport import IOThread, Publication
 from amqtask.transport.backoff import Backoff
 from amqtask.worker.job import Job
 
@@ -32,6 +31,7 @@ log = logging.getLogger("amqtask.task")
 
 Step = Callable[[], object]
 OnError = Callable[[Exception], object]
+Done = Callable[[Exception | None], object]
 
 #: What trying again cannot help.
 _HOPELESS = (CallError, MessageTooLarge, ResultTooLarge)
@@ -56,29 +56,19 @@ class Keeper:
         self, job: Job, make: Callable[[], Publication], *, then: Step, unsendable: OnError
     ) -> None:
         """Publish what ``make`` returns until the broker confirms it."""
-        backoff = _backoff()
 
-        def send() -> None:
+        def begin(done: Done) -> None:
             publication = make()
-            publication.on_done = done
+            publication.on_done = lambda publication: done(publication.error)
             self._transport.publish(publication)
 
-        def done(publication: Publication) -> None:
-            error = publication.error
-            if error is None:
-                then()
-            elif isinstance(error, _HOPELESS):
-                unsendable(error)
-            else:
-                self._later(job, "what follows it", error, backoff, send)
-
-        send()
+        _Publishing(self._io, self._lost, job, "what follows it", begin, then, unsendable).begin()
 
     def insist(
         self,
         job: Job,
         what: str,
-        begin: Callable[[Callable[[Exception | None], object]], object],
+        begin: Callable[[Done], object],
         *,
         then: Step,
         unsendable: OnError,
@@ -89,20 +79,7 @@ class Keeper:
             what: Names it in logs.
             begin: Called with what it has to call once, on any thread: with None, or an error.
         """
-        backoff = _backoff()
-
-        def try_it() -> None:
-            begin(done)
-
-        def done(error: Exception | None) -> None:
-            if error is None:
-                self._io.post(then)
-            elif isinstance(error, _HOPELESS) or _refused(error):
-                self._io.post(unsendable, error)
-            else:
-                self._io.post(self._later, job, what, error, backoff, try_it)
-
-        try_it()
+        _Trying(self._io, self._lost, job, what, begin, then, unsendable).begin()
 
     def save(
         self,
@@ -124,49 +101,98 @@ class Keeper:
         """
         call = call or job.call
         assert call is not None
-        backoff = _backoff()
+        reply_to, correlation_id = call.reply_to or "", call.correlation_id or call.id
+
+        def begin(done: Done) -> None:
+            backend.save(meta, reply_to=reply_to, correlation_id=correlation_id, done=done)
+
         deadline = time.monotonic() + self._retry_for
+        _Trying(self._io, self._lost, job, "its result", begin, then, unsendable, deadline).begin()
 
-        def save() -> None:
-            backend.save(
-                meta,
-                reply_to=call.reply_to or "",
-                correlation_id=call.correlation_id or call.id,
-                done=done,
-            )
 
-        def done(error: Exception | None) -> None:
-            if error is None:
-                self._io.post(then)
-            elif (
-                isinstance(error, _HOPELESS)
-                or _refused(error)
-                or (time.monotonic() > deadline and isinstance(error, BackendError))
-            ):
-                self._io.post(unsendable, error)
-            else:
-                self._io.post(self._later, job, "its result", error, backoff, save)
+class _Trying:
+    """One thing that is tried until it is safe.
 
-        save()
+    No functions that name each other: such a circle, one for each task, is freed by Python's
+    garbage collector only, which took half of a busy worker's time.
+    """
 
-    def _later(self, job: Job, what: str, error: Exception, backoff: Backoff, again: Step) -> None:
-        if not job.delivery.is_valid:
-            self._lost(job)
+    __slots__ = (
+        *("_backoff", "_begin", "_deadline", "_io", "_job", "_lost", "_then"),
+        *("_unsendable", "_what"),
+    )
+
+    def __init__(
+        self,
+        io: IOThread,
+        lost: Callable[[Job], object],
+        job: Job,
+        what: str,
+        begin: Callable[[Done], object],
+        then: Step,
+        unsendable: OnError,
+        deadline: float | None = None,
+    ) -> None:
+        self._io = io
+        self._lost = lost
+        self._job = job
+        self._what = what
+        self._begin = begin
+        self._then = then
+        self._unsendable = unsendable
+        self._deadline = deadline
+        self._backoff: Backoff | None = None
+
+    def begin(self) -> None:
+        """Try it, once more or for the first time."""
+        self._begin(self.done)
+
+    def done(self, error: Exception | None) -> None:
+        """Go on, from any thread."""
+        if error is None:
+            self._io.post(self._then)
+        elif isinstance(error, _HOPELESS) or _refused(error) or self._is_late(error):
+            self._io.post(self._unsendable, error)
+        else:
+            self._io.post(self._later, error)
+
+    def _is_late(self, error: Exception) -> bool:
+        deadline = self._deadline
+        return (
+            deadline is not None and time.monotonic() > deadline and isinstance(error, BackendError)
+        )
+
+    def _later(self, error: Exception) -> None:
+        if not self._job.delivery.is_valid:
+            self._lost(self._job)
             return
-        wait = backoff.next()
+        if self._backoff is None:
+            self._backoff = Backoff(first=0.5, cap=30.0)
+        wait = self._backoff.next()
         log.error(
             "task.not_safe id=%s error=%r: %s is tried again in %.1f s",
-            job.id,
+            self._job.id,
             str(error),
-            what,
+            self._what,
             wait,
         )
-        self._io.loop.call_later(wait, again)
+        self._io.loop.call_later(wait, self.begin)
+
+
+class _Publishing(_Trying):
+    """A message; the broker's confirm comes on the I/O loop."""
+
+    __slots__ = ()
+
+    def done(self, error: Exception | None) -> None:
+        if error is None:
+            self._then()
+        elif isinstance(error, _HOPELESS):
+            self._unsendable(error)
+        else:
+            self._later(error)
 
 
 def _refused(error: Exception) -> bool:
     """Whether a store answered, and will not take it."""
     return isinstance(error, BackendError) and not isinstance(error, BackendUnavailable)
-
-
-_backoff = partial(Backoff, first=0.5, cap=30.0)

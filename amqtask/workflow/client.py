@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from amqtask.context import _current
 from amqtask.errors import ArgumentsError, PublishTimeout
 from amqtask.message.signature import Chain, Chord, Group, Node, Step
-from amqtask.pipeline import active_pipeline
+from amqtask.pipeline import Condition, Pipeline, active_pipeline
 from amqtask.result import AsyncResult, GroupResult
 from amqtask.workflow.freeze import Frame, freeze
 from amqtask.workflow.launch import Launch, launch
 from amqtask.workflow.named import takes_of
 from amqtask.workflow.outgoing import plain, prepare
+from amqtask.workflow.ports import Done, Opening
 from amqtask.workflow.shape import normal
 
 if TYPE_CHECKING:
@@ -32,24 +34,27 @@ _VALUE = object()
 
 
 def send(app: App, node: Node) -> Any:
-    """Send a signature, and return the handle of what runs last; blocks until it is confirmed."""
+    """Send a signature, and return the handle of what runs last.
+
+    Blocks until it is confirmed; in a pipeline only while that has no room.
+    """
     frozen = freeze_here(app, node)
     handle = handle_of(app, frozen)
     begins = launch(frozen)
     outgoing = _outgoing(app, begins, handle)
-    deadline = time.monotonic() + app.settings.publish_timeout
-    for ready in _opened(app, begins):
-        try:
-            ready.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            raise _not_opened(app, begins) from None
-    if len(outgoing) == 1 or active_pipeline() is not None or app.stand_in is not None:
-        for each in outgoing:
-            app._publish(each)
+    condition, pipeline = _condition(app, begins), _pipeline(app)
+    if condition is not None and pipeline is not None:
+        pipeline.add_after(condition, [each.publications for each in outgoing])
     else:
-        with app.pipeline():
+        if condition is not None:
+            _wait_for(condition)
+        if len(outgoing) == 1 or pipeline is not None or app.stand_in is not None:
             for each in outgoing:
                 app._publish(each)
+        else:
+            with app.pipeline():
+                for each in outgoing:
+                    app._publish(each)
     _tell(app, outgoing)
     return handle
 
@@ -60,30 +65,75 @@ async def asend(app: App, node: Node) -> Any:
     handle = handle_of(app, frozen)
     begins = launch(frozen)
     outgoing = _outgoing(app, begins, handle)
-    try:
-        async with asyncio.timeout(app.settings.publish_timeout):
-            for ready in _opened(app, begins):
-                await asyncio.wrap_future(ready)
-    except TimeoutError:
-        raise _not_opened(app, begins) from None
-    if len(outgoing) == 1 or active_pipeline() is not None or app.stand_in is not None:
-        for each in outgoing:
-            await app._apublish(each)
+    condition, pipeline = _condition(app, begins), _pipeline(app)
+    if condition is not None and pipeline is not None:
+        await pipeline.aadd_after(condition, [each.publications for each in outgoing])
     else:
-        async with app.pipeline():
+        if condition is not None:
+            await _await(condition)
+        if len(outgoing) == 1 or pipeline is not None or app.stand_in is not None:
             for each in outgoing:
                 await app._apublish(each)
+        else:
+            async with app.pipeline():
+                for each in outgoing:
+                    await app._apublish(each)
     _tell(app, outgoing)
     return handle
 
 
-def _opened(app: App, begins: Launch) -> list[Future[None]]:
-    """Have all chords opened, at once."""
-    futures: list[Future[None]] = []
-    for opening in begins.openings:
-        futures.append(Future())
-        app.joins.open(opening, partial(_done, futures[-1]))
-    return futures
+def _pipeline(app: App) -> Pipeline | None:
+    """Return the pipeline that takes the app's calls here, if any."""
+    pipeline = active_pipeline()
+    if app.stand_in is None and pipeline is not None and pipeline.belongs_to(app.transport):
+        return pipeline
+    return None
+
+
+def _condition(app: App, begins: Launch) -> Condition | None:
+    """Return what the first messages wait for: that all chords are open."""
+    if not begins.openings:
+        return None
+    return Condition(
+        partial(_open, app, begins.openings),
+        time.monotonic() + app.settings.publish_timeout,
+        partial(_not_opened, app, begins),
+    )
+
+
+def _open(app: App, openings: Sequence[Opening], done: Done) -> None:
+    """Have all chords opened, at once; ``done`` is called when the last one is, or one cannot be."""
+    left, lock = len(openings), threading.Lock()
+
+    def opened(error: Exception | None) -> None:
+        nonlocal left
+        with lock:
+            left = left - 1 if error is None else min(left, 1) - 1  # one error ends the waiting
+            last = left == 0
+        if last:
+            done(error)
+
+    for opening in openings:
+        app.joins.open(opening, opened)
+
+
+def _wait_for(condition: Condition) -> None:
+    met: Future[None] = Future()
+    condition.begin(partial(_done, met))
+    try:
+        met.result(max(0.0, condition.deadline - time.monotonic()))
+    except TimeoutError:
+        raise condition.late() from None
+
+
+async def _await(condition: Condition) -> None:
+    met: Future[None] = Future()
+    condition.begin(partial(_done, met))
+    try:
+        async with asyncio.timeout(max(0.0, condition.deadline - time.monotonic())):
+            await asyncio.wrap_future(met)
+    except TimeoutError:
+        raise condition.late() from None
 
 
 def _not_opened(app: App, begins: Launch) -> PublishTimeout:
@@ -96,11 +146,13 @@ def _not_opened(app: App, begins: Launch) -> PublishTimeout:
     )
 
 
-def _done(ready: Future[None], error: Exception | None) -> None:
+def _done(met: Future[None], error: Exception | None) -> None:
+    if not met.set_running_or_notify_cancel():
+        return  # a coroutine that waits no longer
     if error is None:
-        ready.set_result(None)
+        met.set_result(None)
     else:
-        ready.set_exception(error)
+        met.set_exception(error)
 
 
 def _tell(app: App, outgoing: Sequence[Outgoing]) -> None:

@@ -40,13 +40,14 @@ class CountedChords:
         self._store = store
         self._register = store.register()
 
-    def open(self, chord: OpenChord, size: int, expires: float) -> None:
+    def open(self, sizes: Mapping[OpenChord, int], expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
-        store, group_id = self._store, chord.group_id
-        store.unkeep([f"{group_id}.{word}" for word in ("done", "failed", "claim", "failing")])
-        store.keep(f"{group_id}.open", str(size).encode(), expires + RESERVE)
-        if self._register is not None:
-            self._register.note(chord, expires + ON_RECORD)
+        words = ("done", "failed", "claim", "failing")
+        self._store.unkeep([f"{chord.group_id}.{word}" for chord in sizes for word in words])
+        for chord, size in sizes.items():
+            self._store.keep(f"{chord.group_id}.open", str(size).encode(), expires + RESERVE)
+            if self._register is not None:
+                self._register.note(chord, expires + ON_RECORD)
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
         """See `Chords.add`."""

@@ -1,5 +1,7 @@
 """Chords that a result backend joins: its store keeps the parts and tells when they are all there.
 
+    openings --gathered while the store is busy--> one batch --> opened: the members are sent
+
     parts --gathered while the store is busy--> one batch --> waiting: nothing more to do
                                                           |-> ready: body sent, parts dropped
                                                           `-> ready, a member failed: body failed
@@ -19,14 +21,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amqtask.backends import StoredBackend
 from amqtask.backends.chords import ChordPart, OpenChord, Register, Standing
 from amqtask.clock import wall
-from amqtask.errors import BackendError, EncodeError, MessageError
+from amqtask.errors import BackendError, BackendUnavailable, EncodeError, MessageError
+from amqtask.records import record
 from amqtask.workflow.alarm import OpenJoin, Waiting, is_by_hand
 from amqtask.workflow.join_counted import CountedChords
 from amqtask.workflow.join_parts import Gathered, dump, gather, gone, keep, nested, read
@@ -40,16 +42,52 @@ log = logging.getLogger("amqtask.chord")
 
 T = TypeVar("T")
 
-#: Parts that go to the store in one batch at most.
+#: Parts, or openings, that go to the store in one batch at most.
 _BATCH = 500
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Waiting:
     part: Part
     entry: ChordPart
     follow: Follow
     done: Done
+
+
+class _Batches(Generic[T]):
+    """Gathers what comes while the store is busy.
+
+    Args:
+        backend: In its thread a batch is worked on.
+        work: Called there with each batch; must not raise.
+
+    Threads: `add` from any thread.
+    """
+
+    def __init__(self, backend: StoredBackend, work: Callable[[Sequence[T]], None]) -> None:
+        self._backend = backend
+        self._work = work
+        self._lock = threading.Lock()
+        self._waiting: list[T] = []
+        self._busy = False
+
+    def add(self, item: T) -> None:
+        """Have it worked on soon."""
+        with self._lock:
+            self._waiting.append(item)
+            if self._busy:
+                return
+            self._busy = True
+        self._backend.run(self._next)
+
+    def _next(self) -> None:
+        with self._lock:
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        self._work(batch)
+        with self._lock:
+            more = self._busy = bool(self._waiting)
+        if more:
+            self._backend.run(self._next)
 
 
 class StoreJoins:
@@ -68,21 +106,12 @@ class StoreJoins:
         self._expires = app.settings.join_expires
         self._as_celery = backend.store.chords() is not None
         self._work = LoopWork()
-        self._lock = threading.Lock()
-        self._waiting: list[_Waiting] = []
-        self._busy = False
+        self._openings: _Batches[tuple[Opening, Done]] = _Batches(backend, self._open)
+        self._parts: _Batches[_Waiting] = _Batches(backend, self._add)
 
     def open(self, opening: Opening, done: Done) -> None:
         """See `Joins.open`."""
-        now = wall()
-        record = Waiting.of(opening, now).dump()
-        chord = OpenChord(opening.group_id, record, now + self._expires)
-
-        async def work() -> None:
-            chords = self._chords()
-            await self._ask(lambda: chords.open(chord, opening.size, self._expires))
-
-        self._work.run(self._transport.io, work, done)
+        self._openings.add((opening, done))
 
     def part(self, part: Part, follow: Follow, done: Done, ours: Callable[[], bool]) -> None:
         """See `Joins.part`.
@@ -104,12 +133,7 @@ class StoreJoins:
             done(error)
             return
         entry = ChordPart(part.group_id, part.id, part.index, kept.ok, part.extra, part.size, body)
-        with self._lock:
-            self._waiting.append(_Waiting(part, entry, follow, done))
-            if self._busy:
-                return
-            self._busy = True
-        self._backend.run(self._batch)
+        self._parts.add(_Waiting(part, entry, follow, done))
 
     # -- those that are open ----------------------------------------------------------
 
@@ -166,30 +190,41 @@ class StoreJoins:
     def _chords(self) -> Any:
         return self._backend.store.chords() or CountedChords(self._backend.store)
 
-    def _batch(self) -> None:
-        """Keep what waits; what comes meanwhile is the next batch."""
-        with self._lock:
-            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+    def _open(self, batch: Sequence[tuple[Opening, Done]]) -> None:
         try:
-            chords = self._chords()
-            standings: Sequence[tuple[Standing, Any]] = chords.add(
+            sizes = {self._on_record(opening): opening.size for opening, _ in batch}
+            self._chords().open(sizes, self._expires)
+        except Exception as error:  # whoever sends the chord decides what follows from it
+            if len(batch) > 1 and not isinstance(error, BackendUnavailable):
+                # one of them is not taken; the others must not wait for it
+                for each in batch:
+                    self._open([each])
+                return
+            for _, done in batch:
+                done(error)
+        else:
+            for _, done in batch:
+                done(None)
+
+    def _on_record(self, opening: Opening) -> OpenChord:
+        now = wall()
+        return OpenChord(opening.group_id, Waiting.of(opening, now).dump(), now + self._expires)
+
+    def _add(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            standings: Sequence[tuple[Standing, Any]] = self._chords().add(
                 [each.entry for each in batch], self._expires
             )
         except Exception as error:  # all of them are tried again, and count once
             for each in batch:
                 each.done(error)
-        else:
-            for each, (standing, said) in zip(batch, standings, strict=True):
-                if standing in (Standing.WAITING, Standing.OVER):
-                    each.done(None)
-                else:
-                    self._work.run(
-                        self._transport.io, partial(self._end, each, standing, said), each.done
-                    )
-        with self._lock:
-            more = self._busy = bool(self._waiting)
-        if more:
-            self._backend.run(self._batch)
+            return
+        for each, (standing, said) in zip(batch, standings, strict=True):
+            if standing in (Standing.WAITING, Standing.OVER):
+                each.done(None)
+            else:
+                work = partial(self._end, each, standing, said)
+                self._work.run(self._transport.io, work, each.done)
 
     # -- on the I/O loop --------------------------------------------------------------
 

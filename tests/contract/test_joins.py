@@ -91,8 +91,12 @@ class Chord:
         self._workers = workers
 
     def open(self) -> None:
+        self.begin_open()()
+
+    def begin_open(self) -> Callable[[], None]:
         self.opened = wall()
-        _until(lambda done: self._workers[0].open(Opening(self.id, self.size, BODY), done))
+        opening = Opening(self.id, self.size, BODY)
+        return _begun(lambda done: self._workers[0].open(opening, done))
 
     def part(self, index: int | None, **said: Any) -> None:
         """Have a member end, and wait until its delivery would be acked."""
@@ -142,10 +146,6 @@ def _begun(call: Callable[[Done], object]) -> Callable[[], None]:
             raise errors[0]
 
     return wait
-
-
-def _until(call: Callable[[Done], object]) -> None:
-    _begun(call)()
 
 
 MakeChord = Callable[..., Chord]
@@ -261,6 +261,16 @@ def test_a_chord_of_one_member(shop: Shop) -> None:
     chord = shop.chord(1)
     chord.part(0, value=7)
     assert chord.follow.bodies == [[7]]
+
+
+def test_many_chords_are_opened_at_the_same_time(shop: Shop) -> None:
+    """Each of them with the number of members that is its own."""
+    chords = [shop.chord(1 + number % 2, opened=False) for number in range(30)]
+    for wait in [chord.begin_open() for chord in chords]:
+        wait()
+    for chord in chords:
+        chord.part(0)
+    assert [chord.follow.bodies for chord in chords] == [[[0]], []] * 15
 
 
 def test_a_part_that_comes_twice_counts_once(shop: Shop) -> None:

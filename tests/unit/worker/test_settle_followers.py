@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from amqtask import Nacked
+from amqtask.worker.job import Job
 from amqtask.worker.outcome import (
     Done,
     Failed,
@@ -145,3 +148,22 @@ def test_followers_that_are_malformed_do_not_stop_a_failure(desk: Desk, caplog):
     desk.backend.answer()
     assert desk.settled == ["ack"]
     assert "task.followers_malformed" in caplog.text
+
+
+def test_a_settled_job_is_gone_at_once(desk: Desk):
+    """Nothing of it is in a circle, which only a collection would free: a busy worker has no time."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        desk.settle(Done(5), body=FOLLOWED)
+        assert desk.backend is not None
+        desk.backend.answer()
+        desk.transport.answer()
+        assert desk.settled == ["ack"]
+        gc.collect()
+        assert not [left for left in gc.garbage if isinstance(left, Job)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
