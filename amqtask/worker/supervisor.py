@@ -2,7 +2,7 @@
 
     preparing --topology declared--> running --SIGTERM, SIGINT, SIGQUIT--> stopping --> exit 0, 1
         |                               |  ^                 (see `amqtask.worker.ladder`)
-        |--refused, mismatch--> exit 1  |  `--SIGHUP: every child replaced, one after the other
+        |--refused, mismatch--> exit 1  |  `--SIGHUP: every child replaced, one after the other, the beat last
         `--no broker for long--> 69     |--none ever gets ready--> stopping --> exit 1
                                         `--deaf for long--> stopping --> exit 69
 
