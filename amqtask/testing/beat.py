@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 
@@ -28,6 +29,17 @@ from amqtask.testing.worker import PATIENCE
 _LOOK = 0.005
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a beat that leads has before it, once it has sent what is due.
+
+    Attributes:
+        fire: When something is due again; None when nothing will be.
+    """
+
+    fire: datetime | None
+
+
 class _Service(Service):
     """A beat in whose world time jumps, and that nobody was there before."""
 
@@ -39,8 +51,8 @@ class _Service(Service):
     def _watch_clock(self) -> None:
         """Say nothing of jumps, which are the test's."""
 
-    async def catch_up(self) -> datetime | None:
-        """Send all that is due; returns when something will be again.
+    async def catch_up(self) -> Ahead | None:
+        """Send all that is due; returns what is ahead then, or None when it does not lead.
 
         Raises:
             TransportError: It has lost the lead.
@@ -48,7 +60,7 @@ class _Service(Service):
         while (term := self.term) is not None:
             wake = await term.tick(utcnow())
             if wake is None or wake > utcnow():
-                return wake
+                return Ahead(wake)
         return None
 
 
@@ -144,8 +156,8 @@ class Beat:
         """Instants so far, by what became of them: ``due``, ``caught_up``, ``missed``, ``skipped``."""
         return Counter() if self._service is None else self._service.tally.counts
 
-    def catch_up(self, deadline: float) -> datetime | None:
-        """Send what is due; returns when something will be again.
+    def catch_up(self, deadline: float) -> Ahead | None:
+        """Send what is due; returns what is ahead then, or None when it does not lead.
 
         Args:
             deadline: `time.monotonic` until when that may take.
@@ -159,4 +171,4 @@ class Beat:
             left = max(0.0, deadline - time.monotonic())
             return self._thread.run(self._service.catch_up(), left)
         except AmqtaskError:
-            return None  # it has lost the lead, and whoever has it now is asked in its turn
+            return None  # it has lost the lead on the way

@@ -218,12 +218,11 @@ class Sandbox(Outbox):
         while True:
             beats = [beat for beat in self._beats if beat.running]
             try:
-                wakes = [beat.catch_up(deadline) for beat in beats]
+                found = {beat.app.name: look for beat in beats if (look := beat.catch_up(deadline))}
             except TimeoutError:
                 raise AssertionError("a beat did not send what is due in time") from None
-            led = {beat.app.name for beat in beats if beat.leads}
-            if not (missing := {beat.app.name for beat in beats} - led):
-                return min((wake for wake in wakes if wake is not None), default=None)
+            if not (missing := {beat.app.name for beat in beats} - found.keys()):
+                return min((each.fire for each in found.values() if each.fire), default=None)
             if time.monotonic() > deadline:
                 raise AssertionError(f"no beat of {', '.join(missing)} got to lead in time")
             time.sleep(0.005)  # its connection was lost: it, or another one, is on its way
