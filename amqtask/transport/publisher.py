@@ -166,9 +166,10 @@ class Publication:
         if not self.done:
             self.done = True
             self.error = error
-            if self.on_done is not None:
+            tell, self.on_done = self.on_done, None  # what it knows may know this
+            if tell is not None:
                 try:
-                    self.on_done(self)
+                    tell(self)
                 except Exception:  # one caller's bug must not cost the others their messages
                     log.exception("publisher.caller_failed %s: going on", self.what())
 
