@@ -22,7 +22,6 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
-
 from amqtask.clock import awake
 from amqtask.errors import ConnectionLost, TransportError
 from amqtask.message.model import Message

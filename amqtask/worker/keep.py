@@ -201,4 +201,3 @@ class _Effort:
 def _refused(error: Exception) -> bool:
     """Whether a store answered, and will not take it."""
     return isinstance(error, BackendError) and not isinstance(error, BackendUnavailable)
-

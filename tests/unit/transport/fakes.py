@@ -170,6 +170,9 @@ class FakeSession:
         self.channels.append(channel)
         return channel
 
+    def abort_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self.lose)
+
     def lose(self) -> None:
         """The connection ends, and every channel with it."""
         self.is_open = False
