@@ -1,8 +1,8 @@
 """Delays, back-off and expiry, without waiting for them."""
 
-from tasks import remind, sign_up, welcome
+from tasks import remind, sign_up, stock_take, welcome
 
-from amqtask.testing import Sandbox, Worker
+from amqtask.testing import Beat, Sandbox, Worker
 
 DAY = 24 * 3600
 
@@ -27,3 +27,10 @@ def test_an_old_reminder_is_not_sent(amqtask_broker: Sandbox) -> None:
     remind.options(expires=DAY).delay(order=1)
     amqtask_broker.advance(2 * DAY)
     assert amqtask_broker.messages("default") == []
+
+
+def test_the_stock_is_taken_each_week(
+    amqtask_worker: Worker, amqtask_beat: Beat, amqtask_broker: Sandbox
+) -> None:
+    amqtask_broker.advance(4 * 7 * DAY)
+    amqtask_broker.assert_sent(stock_take, times=4)

@@ -38,7 +38,9 @@ class Loop:
 
 
 class IO:
-    """Stands for the I/O thread: what is posted happens at once."""
+    """Stands for the I/O thread, which everything here happens in: what is posted, at once."""
+
+    is_current = True
 
     def __init__(self) -> None:
         self.loop = Loop()
