@@ -27,7 +27,7 @@ async def _starts(app: App) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("backend", "starts"), [(None, False), ("rpc://", False), (f"memory://{uuid.uuid4()}", True)]
+    ("backend", "starts"), [(None, False), ("rpc://", False), ("memory://overdue", True)]
 )
 def test_only_stores_are_looked_after(backend: str | None, starts: bool) -> None:
     """Where the broker joins, it keeps the time itself."""
