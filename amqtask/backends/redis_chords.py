@@ -26,14 +26,17 @@ from amqtask.errors import MessageError
 #: Seconds for which the one who joins is left alone; a Celery worker may try after that.
 _LEASE = 60
 
-#: Three keys of each chord, and four words.
+#: Three keys of each chord, and four words. Where only Celery's workers are nobody takes chords
+#: out of the sorted set, so what is long past goes when others come.
 _OPEN = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[#ARGV])
 for n = 0, (#KEYS - 1) / 3 - 1 do
   redis.call('DEL', KEYS[3 * n + 2])
   redis.call('SET', KEYS[3 * n + 3], ARGV[4 * n + 3], 'EX', ARGV[1])
   redis.call('SET', KEYS[3 * n + 4], ARGV[4 * n + 5], 'EX', ARGV[1])
   redis.call('ZADD', KEYS[1], ARGV[4 * n + 4], ARGV[4 * n + 2])
 end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 #: A success takes the place of a failure: the member was sent back from the dead-letter queue.
 #: Returns -1 when it is over, -2 when the chord is lost, 0 for waiting, 1 for whoever joins, and
@@ -130,6 +133,7 @@ class RedisChords:
         for chord, size in sizes.items():
             keys += [self._key(chord.group_id, suffix) for suffix in (".c", ".s", ".b")]
             said += [chord.group_id, size, chord.due, chord.record]
+        said.append(wall() - ON_RECORD)
         with self._wrapped():
             self._client().register_script(_OPEN)(keys=keys, args=said)
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from amqtask.clock import wall
 from amqtask.errors import AmqtaskError, MessageError
 from amqtask.message.model import Message
+from amqtask.settings import Settings
 from amqtask.transport import Publication, Requirement, Session
 from amqtask.transport.taking import Desk, Gone
 from amqtask.workflow.alarm import OpenJoin, Waiting
 
 log = logging.getLogger("amqtask.chord")
 
-#: The queue's name.
-LIST = "amqtask.joins"
 #: Notes that it holds at most.
 _MOST = 100_000
 #: Seconds that a note outlives the time at which its chord is given up, and the broker's limit.
@@ -30,18 +30,25 @@ _RESERVE, _LONGEST = 24 * 3600.0, 4_294_967.0
 _DUE = "x-amqtask-due"
 
 
+def list_name(settings: Settings) -> str:
+    """Return the name of the list of an app's chords."""
+    return f"{settings.exchange}.joins"
+
+
 class JoinList:
     """Notes chords, and reads the notes.
 
     Args:
+        name: Of the queue.
         publish: Publishes, and returns once it is confirmed.
 
     Threads: on the I/O loop only.
     """
 
-    def __init__(self, publish: Callable[[Publication], Awaitable[None]]) -> None:
+    def __init__(self, name: str, publish: Callable[[Publication], Awaitable[None]]) -> None:
+        self._name = name
         self._publish = publish
-        self._requires = (Requirement(f"list of chords {LIST!r}", _make),)
+        self._requires = (Requirement(f"list of chords {name!r}", partial(_make, name)),)
 
     async def add(self, waiting: Waiting, left: float) -> None:
         """Note a chord; one that cannot be noted is not listed, and no worse off."""
@@ -57,7 +64,7 @@ class JoinList:
             type="amqtask.join.note",
         )
         try:
-            await self._publish(Publication(message, "", LIST, requires=self._requires))
+            await self._publish(Publication(message, "", self._name, requires=self._requires))
         except AmqtaskError as error:
             log.warning(
                 "chord.not_listed group=%s error=%r: `amqtask joins list` does not show it",
@@ -75,7 +82,7 @@ class JoinList:
             Taken: Somebody else reads it just now.
         """
         try:
-            hold = await desk.take(LIST)
+            hold = await desk.take(self._name)
         except Gone:
             return []  # no chord has waited for long yet
         try:
@@ -108,10 +115,10 @@ async def _open(desk: Desk, queue: str, group_id: str, note: Message) -> OpenJoi
     return OpenJoin(waiting, "broker", came, float(due or 0))
 
 
-async def _make(session: Session) -> None:
+async def _make(name: str, session: Session) -> None:
     channel = await session.channel()
     try:
         arguments = {"x-queue-type": "classic", "x-max-length": _MOST}
-        await channel.declare_queue(LIST, durable=True, arguments=arguments)
+        await channel.declare_queue(name, durable=True, arguments=arguments)
     finally:
         await channel.close()

@@ -48,7 +48,7 @@ from amqtask.transport import Publication, Requirement
 from amqtask.transport.backoff import Backoff
 from amqtask.transport.taking import Desk, Gone, Hold, Taken
 from amqtask.workflow.alarm import OPENED_HEADER, OpenJoin, Waiting, is_by_hand, target_of
-from amqtask.workflow.join_list import JoinList
+from amqtask.workflow.join_list import JoinList, list_name
 from amqtask.workflow.join_parts import Gathered, dump, gather, keep, load
 from amqtask.workflow.join_work import LoopWork, called, conclude, give_up
 from amqtask.workflow.ports import EXPIRE, Done, Follow, Opening, Part
@@ -89,7 +89,7 @@ class QueueJoins:
         self._takes: asyncio.Semaphore
         self._work = LoopWork()
         #: The chords that have waited for long.
-        self.list = JoinList(self._published)
+        self.list = JoinList(list_name(app.settings), self._published)
 
     # -- what is asked of it ----------------------------------------------------------
 

@@ -13,7 +13,7 @@ import redis as redis_py
 
 from amqtask import App
 from amqtask.backends import StoredBackend
-from amqtask.backends.chords import OpenChord, Register
+from amqtask.backends.chords import ON_RECORD, OpenChord, Register
 from amqtask.clock import wall
 from amqtask.errors import (
     BackendError,
@@ -28,7 +28,6 @@ from amqtask.transport.declare import declare
 from amqtask.workflow import join_queue
 from amqtask.workflow.alarm import BY_HAND_HEADER, OPENED_HEADER, OpenJoin
 from amqtask.workflow.join import joins_of
-from amqtask.workflow.join_list import LIST
 from amqtask.workflow.join_queue import PREFIX, QueueJoins
 from amqtask.workflow.join_store import StoreJoins
 from amqtask.workflow.ports import EXPIRE, Done, Joins, Opening, Part
@@ -164,13 +163,15 @@ class Shop:
     def __init__(self, broker: str, backend: str | None, **settings: Any) -> None:
         self.names = Names()
         self.broker = broker
+        exchange = self.names.exchange()
+        self.names.also(f"{exchange}.joins")
         said: dict[str, Any] = {
             "broker": broker,
             "default_queue": self.names.queue("alarms"),
             "publish_timeout": TIMEOUT,
             "result_prefix": STORE_PREFIX,
             # a shop's chords are its own, in whatever store
-            "exchange": self.names.exchange(),
+            "exchange": exchange,
             **settings,
         }
         if backend is not None:
@@ -516,7 +517,6 @@ def test_an_alarm_ends_a_failed_chord_without_a_second_failure(make_shop: Any) -
 
 def test_a_chord_that_waits_for_long_is_listed(queues: Shop) -> None:
     """Its first alarm notes it; whoever reads the list leaves out what has no queue any more."""
-    queues.names.also(LIST)
     waits, ends = queues.chord(3), queues.chord(1)
     waits.part(1)
     for chord in (waits, ends):
@@ -536,7 +536,6 @@ def test_a_chord_that_waits_for_long_is_listed(queues: Shop) -> None:
 
 def test_a_chord_is_shown_however_long_it_has_waited(queues: Shop) -> None:
     """From its alarm, and once that has rung from what is in its place."""
-    queues.names.also(LIST)
     chord = queues.chord(3)
     chord.part(1)
     early = queues.find(chord)
@@ -730,6 +729,29 @@ def test_a_chord_that_a_celery_worker_ended_is_not_given_up(
     chord.alarm(by_hand=True)
     assert chord.follow.failures == []
     assert shop.register.find(chord.id) is None
+
+
+def test_chords_that_only_celery_workers_see_do_not_pile_up(make_shop: Any) -> None:
+    """Who opens a chord strikes off what has been overdue for as long as a record is kept."""
+    shop = make_shop("redis")
+    shop.register.note(OpenChord("old", b"{}", wall() - ON_RECORD - 60.0), 600.0)
+    shop.register.note(OpenChord("late", b"{}", wall() - ON_RECORD + 600.0), 600.0)
+    chord = shop.chord(1)
+    assert [each.group_id for each in shop.register.list(9)] == ["late", chord.id]
+
+
+def test_a_record_that_redis_has_dropped_is_named(
+    make_shop: Any, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No worker was there for longer than it is kept: nobody knows what the body was."""
+    shop = make_shop("redis")
+    chord = shop.chord(2)
+    client: Any = redis_py.Redis.from_url(request.getfixturevalue("redis").url)
+    assert client.delete(f"{STORE_PREFIX}_celery-taskset-meta-{chord.id}.b") == 1
+    client.close()
+    assert _taken_chords(shop, wall() + 90_000.0, wall() + 90_001.0) == {}
+    assert f"chord.off_record group={chord.id}" in caplog.text
+    assert chord.id not in shop.listed()
 
 
 def test_a_store_that_cannot_list_says_so(make_shop: Any) -> None:

@@ -13,8 +13,9 @@ from amqtask.message.model import Message
 from amqtask.transport import Publication
 from amqtask.transport.taking import Count, Gone
 from amqtask.workflow.alarm import OpenJoin, Waiting
-from amqtask.workflow.join_list import LIST, JoinList
+from amqtask.workflow.join_list import JoinList
 
+LIST = "shop.joins"
 BODY = {"task": "t.body", "options": {"task_id": "b"}, "chord_size": 3}
 
 
@@ -61,7 +62,7 @@ def _notes(*groups: str) -> list[Message]:
 
     async def add() -> None:
         for n, group_id in enumerate(groups):
-            await JoinList(publish).add(Waiting(group_id, 3, BODY, 1000.0), 60.0 + n)
+            await JoinList(LIST, publish).add(Waiting(group_id, 3, BODY, 1000.0), 60.0 + n)
 
     asyncio.run(add())
     return sent
@@ -71,7 +72,7 @@ def _read(desk: Any) -> list[OpenJoin]:
     async def publish(publication: Publication) -> None:
         raise AssertionError("nothing is noted here")
 
-    return asyncio.run(JoinList(publish).read(desk, str))
+    return asyncio.run(JoinList(LIST, publish).read(desk, str))
 
 
 def test_the_newest_note_of_each_chord_that_has_a_queue_is_shown() -> None:
@@ -109,7 +110,7 @@ def test_a_chord_that_cannot_be_noted_waits_all_the_same(caplog: pytest.LogCaptu
     async def publish(publication: Publication) -> None:
         raise PublishError("refused")
 
-    asyncio.run(JoinList(publish).add(Waiting("a", 3, BODY, 1000.0), 60.0))
+    asyncio.run(JoinList(LIST, publish).add(Waiting("a", 3, BODY, 1000.0), 60.0))
     assert "chord.not_listed group=a error='refused'" in caplog.text
 
 
