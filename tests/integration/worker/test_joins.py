@@ -89,8 +89,9 @@ def test_the_time_is_counted_from_the_last_part(
     make_app: MakeApp, running: Running, names: Names, queue: str, broker: str
 ) -> None:
     """An alarm that comes too early comes again, and ends the chord then."""
-    idle = names.queue("idle")
-    app = make_app(queue, idle, join_expires=8.0)
+    idle, exchange = names.queue("idle"), names.exchange()
+    names.also(f"{exchange}.joins")
+    app = make_app(queue, idle, join_expires=8.0, exchange=exchange)
 
     @app.task(name="same")
     def same(value: int) -> int:
