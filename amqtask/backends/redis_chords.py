@@ -17,15 +17,16 @@ from typing import Any
 
 from amqtask.backends.base import whole_seconds
 from amqtask.backends.chords import ChordPart, Standing
+from amqtask.backends.redis_scripts import Script
 from amqtask.errors import MessageError
 
 #: Seconds for which the one who joins is left alone; a Celery worker may try after that.
 _LEASE = 60
 
 #: A success takes the place of a failure: the member was sent back from the dead-letter queue.
-#: Returns -1 when it is over, -2 when the chord is lost, 0 for waiting, 1 for whoever joins, and
-#: 2 when it is complete and has failed before.
-_ADD = """
+#: Returns -1 when it is over, -2 when the chord is lost, 0 for waiting, and with all parts 1 for
+#: whoever joins, and 2 when it is complete and has failed before.
+_ADD = Script("""
 local j, t, s, d, c = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, score, body, ok, extra = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local opened, expires, token, lease = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
@@ -56,16 +57,16 @@ if redis.call('ZCOUNT', j, '-inf', '(+inf') < tonumber(size) then return 0 end
 if redis.call('ZCARD', j) < tonumber(size) + tonumber(redis.call('GET', t) or 0) then return 0 end
 if not state or state == token then
   redis.call('SET', c, token, 'EX', lease)
-  return 1
+  return {1, redis.call('ZRANGE', j, 0, -1)}
 end
-if state == 'failed' then return 2 end
+if state == 'failed' then return {2, redis.call('ZRANGE', j, 0, -1)} end
 return -1
-"""
-_CLAIM = """
+""")
+_CLAIM = Script("""
 if redis.call('GET', KEYS[1]) ~= 'failed' then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
-"""
+""")
 
 
 class RedisChords:
@@ -103,13 +104,10 @@ class RedisChords:
         """See `Chords.add`."""
         with self._wrapped():
             client = self._client()
-            with client.pipeline(transaction=False) as pipe:
-                script = client.register_script(_ADD)
-                for part in parts:
-                    script(keys=self._keys(part), args=_arguments(part, expires), client=pipe)
-                answers = pipe.execute()
+            calls = [(self._keys(part), _arguments(part, expires)) for part in parts]
+            answers = _ADD.run(client, calls)
             return [
-                self._standing(client, part, int(answer))
+                self._standing(client, part, answer)
                 for part, answer in zip(parts, answers, strict=True)
             ]
 
@@ -122,19 +120,19 @@ class RedisChords:
                 pipe.delete(*self._keys(part)[:4], self._key(part.group_id, ""))
             pipe.execute()
 
-    def _standing(self, client: Any, part: ChordPart, answer: int) -> tuple[Standing, Any]:
-        if answer in (1, 2):
-            found = client.zrange(self._key(part.group_id, ".j"), 0, -1)
+    def _standing(self, client: Any, part: ChordPart, answer: Any) -> tuple[Standing, Any]:
+        if isinstance(answer, list):
+            claimed, found = answer
             said = [self._read(each) for each in found]
-            if answer == 1 or (all(_ok(each) for each in said) and self._claim(client, part)):
+            if claimed == 1 or (all(_ok(each) for each in said) and self._claim(client, part)):
                 return Standing.READY, said
             return Standing.OVER, None
         known = {0: Standing.WAITING, -2: Standing.GONE}
-        return known.get(answer, Standing.OVER), None
+        return known.get(int(answer), Standing.OVER), None
 
     def _claim(self, client: Any, part: ChordPart) -> bool:
-        script = client.register_script(_CLAIM)
-        return bool(script(keys=[self._key(part.group_id, ".c")], args=[part.token, _LEASE]))
+        call = ([self._key(part.group_id, ".c")], [part.token, _LEASE])
+        return bool(_CLAIM.run(client, [call])[0])
 
     def _read(self, value: bytes) -> Any:
         try:
