@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from amqtask.app import App
 from amqtask.backends import Backend
@@ -79,6 +80,7 @@ class Keeper:
             what: Names it in logs.
             begin: Called with what it has to call once, on any thread: with None, or an error.
         """
+        then = partial(self._io.post, then)
         _Trying(self._io, self._lost, job, what, begin, then, unsendable).begin()
 
     def save(
@@ -90,11 +92,13 @@ class Keeper:
         call: Call | None = None,
         then: Step,
         unsendable: OnError,
+        anywhere: bool = False,
     ) -> None:
         """Have the backend store ``meta`` until it has, for ``result_retry_for`` at most.
 
         Args:
             call: Whose outcome it is; the job's by default.
+            anywhere: ``then`` may be called in any thread, and must not raise.
 
         Raises:
             EncodeError: The result does not serialise.
@@ -107,6 +111,8 @@ class Keeper:
             backend.save(meta, reply_to=reply_to, correlation_id=correlation_id, done=done)
 
         deadline = time.monotonic() + self._retry_for
+        if not anywhere:
+            then = partial(self._io.post, then)
         _Trying(self._io, self._lost, job, "its result", begin, then, unsendable, deadline).begin()
 
 
@@ -150,7 +156,7 @@ class _Trying:
     def done(self, error: Exception | None) -> None:
         """Go on, from any thread."""
         if error is None:
-            self._io.post(self._then)
+            self._then()
         elif isinstance(error, _HOPELESS) or _refused(error) or self._is_late(error):
             self._io.post(self._unsendable, error)
         else:
