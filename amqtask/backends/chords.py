@@ -7,9 +7,10 @@ count, and `amqtask.workflow` does the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
+
+from amqtask.records import record
 
 
 class Standing(Enum):
@@ -28,7 +29,7 @@ class Standing(Enum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChordPart:
     """A part on its way into a store.
 

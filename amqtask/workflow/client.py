@@ -193,9 +193,14 @@ def frame_of(app: App, root: str | None, reply_to: str | None) -> Frame:
             return ""
         return backend.reply_to()
 
+    of_tasks: dict[str, dict[str, Any]] = {}
+
     def defaults(task: str) -> dict[str, Any]:
-        known = app.tasks.get(task)
-        return {} if known is None else plain(known.defaults)
+        found = of_tasks.get(task)
+        if found is None:
+            known = app.tasks.get(task)
+            found = of_tasks[task] = {} if known is None else plain(known.defaults)
+        return found
 
     return Frame(root=root, defaults=defaults, reply_to=address)
 
