@@ -359,7 +359,7 @@ def test_isolation(app: App) -> None:
         assert len(one.messages("default")) == 1
         inside = app.transport.urls
     assert app.transport.urls == urls
-    assert app.on_sent == []
+    assert app.producer.on_sent == []
     assert "run" not in vars(add)
     assert abs(wall() - time.time()) < 60
     with sandbox(app) as two:
