@@ -206,8 +206,11 @@ class Sender:
 
     def _waiting(self, options: Options, place: Place) -> Backend | None:
         """Return what waits here for the outcome of a call; None when nothing does."""
-        if place.reply_to is not None:
-            return None  # its outcome goes elsewhere
+        # else its outcome goes elsewhere
+        return self._wanted_by(options) if place.reply_to is None else None
+
+    def _wanted_by(self, options: Options) -> Backend | None:
+        """Return the backend that the outcome of a call goes to; None when nobody wants it."""
         ignore = options.ignore_result
         if self._settings.ignore_result if ignore is None else ignore:
             return None
@@ -267,11 +270,21 @@ class Sender:
                 compression=options.compression or settings.compression,
                 compress_over=settings.compress_over,
                 now=now,
-                # in the delay levels it would run out too early
-                ttl_ms=_ttl_ms(call, now) if delay <= 0 else None,
+                ttl_ms=None if call.expires is None else self._ttl_ms(call, options, delay, now),
             )
         except EncodeError as error:
             raise _name_argument(error, task) from error
+
+    def _ttl_ms(self, call: Call, options: Options, delay: float, now: float) -> int | None:
+        """Return after how long the broker may drop a call that expires; None for never.
+
+        Workers check `expires` by themselves. They alone can tell that a call has ended, so one
+        whose outcome is wanted, or that something follows, has to come to a worker, however late.
+        """
+        told = call.reply_to or call.embed != NO_EMBED or self._wanted_by(options) is not None
+        if call.expires is None or told or delay > 0:  # in the delay levels it would end too early
+            return None
+        return max(0, round((call.expires.timestamp() - now) * 1000))
 
     def _publications(
         self,
@@ -404,17 +417,6 @@ def _expires(options: Options, now: float) -> datetime | None:
         return expires
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
     return datetime.fromtimestamp(max(0.0, now + seconds), UTC)
-
-
-def _ttl_ms(call: Call, now: float) -> int | None:
-    """Return after how long the broker may drop a call that nothing delays; None for never.
-
-    Workers check `expires` by themselves. They alone can tell what follows a call that it has
-    ended, so one that something follows has to come to a worker, however late.
-    """
-    if call.expires is None or call.embed != NO_EMBED:
-        return None
-    return max(0, round((call.expires.timestamp() - now) * 1000))
 
 
 def _name_argument(error: EncodeError, task: Task[..., Any] | None) -> EncodeError:
