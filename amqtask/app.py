@@ -415,13 +415,15 @@ class App:
     @property
     def joins(self) -> Joins:
         """What joins the members of chords: the result backend where it can, else the broker."""
-        if self._joins is None:
+        joins = self._joins
+        if joins is None:
             from amqtask.workflow.join import joins_of
 
             with self._lock:
-                if self._joins is None:
-                    self._joins = joins_of(self)
-        return self._joins
+                joins = self._joins
+                if joins is None:
+                    joins = self._joins = joins_of(self)
+        return joins
 
     def _replacement(self, call: Call, made: Canvas[..., Any]) -> dict[str, Any]:
         from amqtask.workflow.inside import replacement_of
