@@ -17,8 +17,10 @@ from pika import exceptions as pika_errors
 from pika import frame
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils import connection_workflow
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.heartbeat import HeartbeatChecker
 
+from amqtask.transport.confirms import OnConfirm, read_acks
 from amqtask.transport.deliveries import Sink, read
 
 #: Looks per heartbeat for a byte from the broker.
@@ -84,6 +86,7 @@ class Connection(AsyncioConnection):
     Attributes:
         sinks: For each channel whose deliveries are read here, who takes them; what is too
             unusual to be read here reaches that channel's pika consumer instead.
+        takers: The same for confirms.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Connection(AsyncioConnection):
         on_close_callback: Any,
     ) -> None:
         self.sinks: dict[int, Sink] = {}
+        self.takers: dict[int, OnConfirm] = {}
         super().__init__(
             parameters,
             on_open_callback,
@@ -105,7 +109,25 @@ class Connection(AsyncioConnection):
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ
+        # one read each turn of the loop: pika would read on until the socket says that it is empty
+        transport._MAX_CONSUME_BYTES = 1
         super()._proto_connection_made(transport)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        """Send at once, and leave to the loop what the socket does not take.
+
+        pika has the loop look first whether the socket is writable, which costs more than to send.
+        """
+        transport: Any = self._transport
+        if type(transport) is _AsyncPlaintextTransport and not transport._tx_buffers:
+            try:
+                sent = transport._sock.send(data)
+            except OSError:  # full, or broken: pika meets the same error, and ends the connection
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
         # pika passes the class instead of an instance here, and then fails on an assert
@@ -123,7 +145,10 @@ class Connection(AsyncioConnection):
         start = 0
         try:
             while start < len(buffer):
-                start = read(buffer, start, self.sinks)
+                read_to = read_acks(buffer, read(buffer, start, self.sinks), self.takers)
+                if read_to > start:
+                    start = read_to
+                    continue
                 length, value = frame.decode_frame(buffer[start : _frame_end(buffer, start)])
                 if value is None:
                     break

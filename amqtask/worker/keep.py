@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 from amqtask.app import App
 from amqtask.backends import Backend
@@ -24,7 +25,7 @@ from amqtask.errors import (
 )
 from amqtask.message.model import Call
 from amqtask.message.results import ResultMeta
-from amqtask.transport import IOThread, Publication
+from amqtask.transport import Publication
 from amqtask.transport.backoff import Backoff
 from amqtask.worker.job import Job
 
@@ -44,7 +45,7 @@ class Keeper:
     Args:
         lost: Called on the I/O loop with a job whose delivery is no longer ours.
 
-    Threads: `publish` and `save` from any thread; the steps run on the I/O loop.
+    Threads: every method from any thread; the steps run on the I/O loop.
     """
 
     def __init__(self, app: App, lost: Callable[[Job], object]) -> None:
@@ -60,10 +61,10 @@ class Keeper:
 
         def begin(done: Done) -> None:
             publication = make()
-            publication.on_done = lambda publication: done(publication.error)
+            publication.on_done = lambda sent: done(sent.error)
             self._transport.publish(publication)
 
-        _Publishing(self._io, self._lost, job, "what follows it", begin, then, unsendable).begin()
+        self.insist(job, "what follows it", begin, then=then, unsendable=unsendable)
 
     def insist(
         self,
@@ -73,15 +74,20 @@ class Keeper:
         *,
         then: Step,
         unsendable: OnError,
+        patience: float = inf,
+        anywhere: bool = False,
     ) -> None:
         """Begin something that tells when it is safe, until it is.
 
         Args:
             what: Names it in logs.
             begin: Called with what it has to call once, on any thread: with None, or an error.
+            patience: Seconds for which a store that fails is tried again.
+            anywhere: ``then`` may be called in any thread, and must not raise.
         """
-        then = partial(self._io.post, then)
-        _Trying(self._io, self._lost, job, what, begin, then, unsendable).begin()
+        if not anywhere:
+            then = partial(self.run, then)
+        _Effort(self, job, what, begin, then, unsendable, time.monotonic() + patience).begin()
 
     def save(
         self,
@@ -98,7 +104,7 @@ class Keeper:
 
         Args:
             call: Whose outcome it is; the job's by default.
-            anywhere: ``then`` may be called in any thread, and must not raise.
+            anywhere: See `insist`.
 
         Raises:
             EncodeError: The result does not serialise.
@@ -106,41 +112,62 @@ class Keeper:
         call = call or job.call
         assert call is not None
         reply_to, correlation_id = call.reply_to or "", call.correlation_id or call.id
+        self.insist(
+            job,
+            "its result",
+            lambda done: backend.save(
+                meta, reply_to=reply_to, correlation_id=correlation_id, done=done
+            ),
+            then=then,
+            unsendable=unsendable,
+            patience=self._retry_for,
+            anywhere=anywhere,
+        )
 
-        def begin(done: Done) -> None:
-            backend.save(meta, reply_to=reply_to, correlation_id=correlation_id, done=done)
+    def run(self, step: Callable[..., object], *args: object) -> None:
+        """Call a step on the I/O loop: at once there, soon from another thread."""
+        if self._io.is_current:
+            step(*args)
+        else:
+            self._io.post(step, *args)
 
-        deadline = time.monotonic() + self._retry_for
-        if not anywhere:
-            then = partial(self._io.post, then)
-        _Trying(self._io, self._lost, job, "its result", begin, then, unsendable, deadline).begin()
+    def later(self, job: Job, wait: float, again: Step) -> None:
+        """Call ``again`` after ``wait`` seconds, if the job is ours; I/O loop only."""
+        if job.delivery.is_valid:
+            self._io.loop.call_later(wait, again)
+        else:
+            self._lost(job)
 
 
-class _Trying:
+class _Effort:
     """One thing that is tried until it is safe.
 
-    No functions that name each other: such a circle, one for each task, is freed by Python's
-    garbage collector only, which took half of a busy worker's time.
+    It knows the job, and the job does not know it: without a circle all of them are gone as soon
+    as they are done with, and the garbage collector has nothing to look for.
     """
 
     __slots__ = (
-        *("_backoff", "_begin", "_deadline", "_io", "_job", "_lost", "_then"),
-        *("_unsendable", "_what"),
+        "_backoff",
+        "_begin",
+        "_deadline",
+        "_job",
+        "_keeper",
+        "_then",
+        "_unsendable",
+        "_what",
     )
 
     def __init__(
         self,
-        io: IOThread,
-        lost: Callable[[Job], object],
+        keeper: Keeper,
         job: Job,
         what: str,
         begin: Callable[[Done], object],
         then: Step,
         unsendable: OnError,
-        deadline: float | None = None,
+        deadline: float,
     ) -> None:
-        self._io = io
-        self._lost = lost
+        self._keeper = keeper
         self._job = job
         self._what = what
         self._begin = begin
@@ -150,53 +177,33 @@ class _Trying:
         self._backoff: Backoff | None = None
 
     def begin(self) -> None:
-        """Try it, once more or for the first time."""
-        self._begin(self.done)
+        self._begin(self._done)
 
-    def done(self, error: Exception | None) -> None:
-        """Go on, from any thread."""
+    def _done(self, error: Exception | None) -> None:
         if error is None:
             self._then()
-        elif isinstance(error, _HOPELESS) or _refused(error) or self._is_late(error):
-            self._io.post(self._unsendable, error)
+        elif (
+            isinstance(error, _HOPELESS)
+            or _refused(error)
+            or (time.monotonic() > self._deadline and isinstance(error, BackendError))
+        ):
+            self._keeper.run(self._unsendable, error)
         else:
-            self._io.post(self._later, error)
+            self._keeper.run(self._failed, error)
 
-    def _is_late(self, error: Exception) -> bool:
-        deadline = self._deadline
-        return (
-            deadline is not None and time.monotonic() > deadline and isinstance(error, BackendError)
-        )
-
-    def _later(self, error: Exception) -> None:
-        if not self._job.delivery.is_valid:
-            self._lost(self._job)
-            return
+    def _failed(self, error: Exception) -> None:
         if self._backoff is None:
             self._backoff = Backoff(first=0.5, cap=30.0)
-        wait = self._backoff.next()
-        log.error(
-            "task.not_safe id=%s error=%r: %s is tried again in %.1f s",
-            self._job.id,
-            str(error),
-            self._what,
-            wait,
-        )
-        self._io.loop.call_later(wait, self.begin)
-
-
-class _Publishing(_Trying):
-    """A message; the broker's confirm comes on the I/O loop."""
-
-    __slots__ = ()
-
-    def done(self, error: Exception | None) -> None:
-        if error is None:
-            self._then()
-        elif isinstance(error, _HOPELESS):
-            self._unsendable(error)
-        else:
-            self._later(error)
+        job, wait = self._job, self._backoff.next()
+        if job.delivery.is_valid:
+            log.error(
+                "task.not_safe id=%s error=%r: %s is tried again in %.1f s",
+                job.id,
+                str(error),
+                self._what,
+                wait,
+            )
+        self._keeper.later(job, wait, self.begin)
 
 
 def _refused(error: Exception) -> bool:

@@ -37,6 +37,8 @@ class _Line(Connection):
         self.read: list[Got] = []
         self.left_to_pika: list[Any] = []
         self.sinks = dict.fromkeys(channels, lambda *got: self.read.append(cast(Got, got)))
+        self.confirmed: list[tuple[int, bool, bool]] = []
+        self.takers = dict.fromkeys(channels, lambda *said: self.confirmed.append(said))
         self.bytes_received = 0
         self._frame_buffer = b""
 

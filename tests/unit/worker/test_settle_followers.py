@@ -209,7 +209,7 @@ def test_a_bug_in_a_join_parks_the_member(desk: Desk):
     assert desk.transport.answer().headers["amqtask-reason"] == "settle_failed"
 
 
-def test_a_settled_job_is_gone_at_once(desk: Desk):
+def test_a_job_that_something_follows_is_gone_at_once(desk: Desk):
     """Nothing of it is in a circle, which only a collection would free: a busy worker has no time."""
     gc.collect()
     gc.disable()
