@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from amqtask.records import record
+
 #: Seconds that parts outlive the time that their chord may wait: whoever gives it up reads them.
 RESERVE = 24 * 3600.0
 #: The same of what is on record of a chord: no worker may have been there for days.
@@ -33,7 +35,7 @@ class Standing(Enum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChordPart:
     """A part on its way into a store.
 

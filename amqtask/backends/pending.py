@@ -176,7 +176,7 @@ class Pending:
             async with asyncio.timeout(timeout):
                 await arrived.wait()
         except TimeoutError:
-            return False
+            return self.ready  # it may have come in the loop's turn that ended the wait
         finally:
             self.forget(wake)
         return True

@@ -37,6 +37,7 @@ from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
 from amqtask.backends.redis_chords import RedisChords
 from amqtask.backends.redis_register import RedisRegister
+from amqtask.backends.redis_scripts import Script
 from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError
 from amqtask.settings import Settings
 
@@ -74,6 +75,7 @@ else redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1]) end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return 1
 """
+_SAVING = Script(_SAVE)
 _COUNT = """
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
 if ARGV[2] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
@@ -129,12 +131,7 @@ class RedisStore(KeyStore):
         ]
         if isinstance(client, RedisCluster):  # its pipelines take no scripts
             return [client.eval(_SAVE, 1, *each) for each in arguments]
-        with client.pipeline(transaction=False) as pipe:
-            script = client.register_script(_SAVE)
-            for key, *rest in arguments:
-                script(keys=[key], args=rest, client=pipe)
-            answers: list[Any] = pipe.execute()
-            return answers
+        return _SAVING.run(client, [((key,), rest) for key, *rest in arguments])
 
     def _is_success(self, value: bytes) -> bool:
         try:

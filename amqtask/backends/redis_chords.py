@@ -20,6 +20,7 @@ from typing import Any
 from amqtask.backends.base import whole_seconds
 from amqtask.backends.chords import ON_RECORD, RESERVE, ChordPart, OpenChord, Standing
 from amqtask.backends.redis_register import RedisRegister
+from amqtask.backends.redis_scripts import Script
 from amqtask.clock import wall
 from amqtask.errors import MessageError
 
@@ -28,7 +29,7 @@ _LEASE = 60
 
 #: Three keys of each chord, and four words. Where only Celery's workers are nobody takes chords
 #: out of the sorted set, so what is long past goes when others come.
-_OPEN = """
+_OPEN = Script("""
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[#ARGV])
 for n = 0, (#KEYS - 1) / 3 - 1 do
   redis.call('DEL', KEYS[3 * n + 2])
@@ -37,11 +38,11 @@ for n = 0, (#KEYS - 1) / 3 - 1 do
   redis.call('ZADD', KEYS[1], ARGV[4 * n + 4], ARGV[4 * n + 2])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-"""
+""")
 #: A success takes the place of a failure: the member was sent back from the dead-letter queue.
-#: Returns -1 when it is over, -2 when the chord is lost, 0 for waiting, 1 for whoever joins, and
-#: 2 when it is complete and has failed before.
-_ADD = """
+#: Returns -1 when it is over, -2 when the chord is lost, 0 for waiting, and with all parts 1 for
+#: whoever joins, and 2 when it is complete and has failed before.
+_ADD = Script("""
 local j, t, s, d, c = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, score, body, ok, extra = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local opened, expires, token, lease = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
@@ -72,18 +73,18 @@ if redis.call('ZCOUNT', j, '-inf', '(+inf') < tonumber(size) then return 0 end
 if redis.call('ZCARD', j) < tonumber(size) + tonumber(redis.call('GET', t) or 0) then return 0 end
 if not state or state == token then
   redis.call('SET', c, token, 'EX', lease)
-  return 1
+  return {1, redis.call('ZRANGE', j, 0, -1)}
 end
-if state == 'failed' then return 2 end
+if state == 'failed' then return {2, redis.call('ZRANGE', j, 0, -1)} end
 return -1
-"""
-_CLAIM = """
+""")
+_CLAIM = Script("""
 if redis.call('GET', KEYS[1]) ~= 'failed' then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
-"""
+""")
 #: Returns -1 when it is over, 0 while it waits or somebody else joins it, and 1 for who gives it up.
-_GIVE_UP = """
+_GIVE_UP = Script("""
 local d, c, s, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease, reserve, group, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local state = redis.call('GET', c)
@@ -98,7 +99,7 @@ if reserve > 0 and left > 1 then
 end
 redis.call('SET', c, token, 'EX', lease)
 return 1
-"""
+""")
 
 
 class RedisChords:
@@ -135,19 +136,16 @@ class RedisChords:
             said += [chord.group_id, size, chord.due, chord.record]
         said.append(wall() - ON_RECORD)
         with self._wrapped():
-            self._client().register_script(_OPEN)(keys=keys, args=said)
+            _OPEN.run(self._client(), [(keys, said)])
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
         """See `Chords.add`."""
         with self._wrapped():
             client = self._client()
-            with client.pipeline(transaction=False) as pipe:
-                script = client.register_script(_ADD)
-                for part in parts:
-                    script(keys=self._keys(part), args=_arguments(part, expires), client=pipe)
-                answers = pipe.execute()
+            calls = [(self._keys(part), _arguments(part, expires)) for part in parts]
+            answers = _ADD.run(client, calls)
             return [
-                self._standing(client, part, int(answer))
+                self._standing(client, part, answer)
                 for part, answer in zip(parts, answers, strict=True)
             ]
 
@@ -172,10 +170,8 @@ class RedisChords:
         reserve = 0 if by_hand else whole_seconds(RESERVE)
         with self._wrapped():
             client = self._client()
-            answer = client.register_script(_GIVE_UP)(
-                keys=[*keys, self._register.due],
-                args=[part.token, _LEASE, reserve, group_id, wall()],
-            )
+            words = [part.token, _LEASE, reserve, group_id, wall()]
+            (answer,) = _GIVE_UP.run(client, [([*keys, self._register.due], words)])
             if answer != 1:
                 return (Standing.WAITING if answer == 0 else Standing.OVER), ()
             found = client.zrange(self._key(group_id, ".j"), 0, -1, withscores=True)
@@ -198,19 +194,19 @@ class RedisChords:
         found = zip(sizes, answers[::2], answers[1::2], strict=True)
         return {group_id: came for group_id, there, came in found if there}
 
-    def _standing(self, client: Any, part: ChordPart, answer: int) -> tuple[Standing, Any]:
-        if answer in (1, 2):
-            found = client.zrange(self._key(part.group_id, ".j"), 0, -1)
+    def _standing(self, client: Any, part: ChordPart, answer: Any) -> tuple[Standing, Any]:
+        if isinstance(answer, list):
+            claimed, found = answer
             said = [self._read(each) for each in found]
-            if answer == 1 or (all(_ok(each) for each in said) and self._claim(client, part)):
+            if claimed == 1 or (all(_ok(each) for each in said) and self._claim(client, part)):
                 return Standing.READY, said
             return Standing.OVER, None
         known = {0: Standing.WAITING, -2: Standing.GONE}
-        return known.get(answer, Standing.OVER), None
+        return known.get(int(answer), Standing.OVER), None
 
     def _claim(self, client: Any, part: ChordPart) -> bool:
-        script = client.register_script(_CLAIM)
-        return bool(script(keys=[self._key(part.group_id, ".c")], args=[part.token, _LEASE]))
+        call = ([self._key(part.group_id, ".c")], [part.token, _LEASE])
+        return bool(_CLAIM.run(client, [call])[0])
 
     def _read(self, value: bytes) -> Any:
         try:

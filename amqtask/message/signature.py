@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from amqtask.errors import MalformedMessage
 from amqtask.message.text import show
+from amqtask.records import record
 
 #: A signature in Celery's JSON form.
 Document: TypeAlias = dict[str, Any]
@@ -36,7 +37,7 @@ _LISTS = ("link", "link_error")
 _ROUTE = ("queue", "exchange", "routing_key")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Step:
     """One call of one task.
 
@@ -234,7 +235,8 @@ def merge_options(base: Mapping[str, Any], said: Mapping[str, Any]) -> Document:
     A route given anew replaces the whole route, and a countdown an eta.
     """
     merged = dict(base)
-    if any(said.get(part) is not None for part in _ROUTE):
+    get = said.get
+    if not (get("queue") is get("exchange") is get("routing_key") is None):
         for part in _ROUTE:
             merged.pop(part, None)
     if said.get("countdown") is not None:

@@ -103,9 +103,9 @@ class Sandbox(Outbox):
             self._apps.append(app)
             before = app.transport.move_to([BrokerURL.parse(self.url)])
             record = partial(self.record, app)
-            app.on_sent.append(record)
+            app.producer.on_sent.append(record)
             self._closing.callback(app.transport.move_to, before)
-            self._closing.callback(app.on_sent.remove, record)
+            self._closing.callback(app.producer.on_sent.remove, record)
             self._make_levels(app)
         self._failures.watch(app)
         return app

@@ -45,6 +45,11 @@ class Ready:
     parts: Sequence[Part]
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is the part of one chord, and nothing else."""
+        return len(self.parts) == 1 and not (self.outgoing or self.openings or self.ended)
+
+    @property
     def ids(self) -> list[str]:
         """Ids of the calls that begin."""
         return [each.id for each in self.outgoing]
@@ -81,7 +86,7 @@ class Followers:
         Args:
             unsendable: Called in place of ``then`` when a message can never be sent.
         """
-        parts = partial(_all, ready.parts, partial(self._part, job), then)
+        parts = partial(_all, ready.parts, partial(self.part, job), then)
         ended = partial(_all, ready.ended, partial(self._end, job), parts)
         publish = partial(self._publish, job, ready.outgoing, ended, unsendable)
         _all(ready.openings, partial(self._open, job, unsendable), publish)
@@ -185,14 +190,16 @@ class Followers:
 
         self._keeper.save(job, backend, meta, call=call, then=then, unsendable=lost)
 
-    def _part(self, job: Job, part: Part, then: Step) -> None:
+    def part(self, job: Job, part: Part, then: Step) -> None:
+        """Have a part of a chord kept, and go on on the I/O loop; from any thread."""
+
         def unsendable(error: Exception) -> None:
             if part.error is not None:
                 log.error("chord.part_lost id=%s error=%r: passed over", part.id, str(error))
                 then()
                 return
             # a value that cannot be kept is as good as none: the body must not wait for it
-            self._part(job, replace(part, value=None, error=error), then)
+            self.part(job, replace(part, value=None, error=error), then)
 
         def begin(done: Done) -> None:
             ours = partial(_is_ours, job)

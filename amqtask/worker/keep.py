@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from amqtask.app import App
@@ -74,6 +75,7 @@ class Keeper:
         then: Step,
         unsendable: OnError,
         patience: float = inf,
+        anywhere: bool = False,
     ) -> None:
         """Begin something that tells when it is safe, until it is.
 
@@ -81,7 +83,10 @@ class Keeper:
             what: Names it in logs.
             begin: Called with what it has to call once, on any thread: with None, or an error.
             patience: Seconds for which a store that fails is tried again.
+            anywhere: ``then`` may be called in any thread, and must not raise.
         """
+        if not anywhere:
+            then = partial(self.run, then)
         _Effort(self, job, what, begin, then, unsendable, time.monotonic() + patience).begin()
 
     def save(
@@ -93,11 +98,13 @@ class Keeper:
         call: Call | None = None,
         then: Step,
         unsendable: OnError,
+        anywhere: bool = False,
     ) -> None:
         """Have the backend store ``meta`` until it has, for ``result_retry_for`` at most.
 
         Args:
             call: Whose outcome it is; the job's by default.
+            anywhere: See `insist`.
 
         Raises:
             EncodeError: The result does not serialise.
@@ -114,6 +121,7 @@ class Keeper:
             then=then,
             unsendable=unsendable,
             patience=self._retry_for,
+            anywhere=anywhere,
         )
 
     def run(self, step: Callable[..., object], *args: object) -> None:
@@ -173,7 +181,7 @@ class _Effort:
 
     def _done(self, error: Exception | None) -> None:
         if error is None:
-            self._keeper.run(self._then)
+            self._then()
         elif (
             isinstance(error, _HOPELESS)
             or _refused(error)

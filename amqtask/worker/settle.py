@@ -60,6 +60,7 @@ from amqtask.worker.outcome import (
 from amqtask.worker.record import extended_record
 from amqtask.workflow.advance import Advance, failed, follows, stopped, succeeded
 from amqtask.workflow.launch import launch
+from amqtask.workflow.ports import Part
 
 log = logging.getLogger("amqtask.task")
 
@@ -143,7 +144,7 @@ class Settler:
 
     def _done(self, job: Job, outcome: Done) -> None:
         """Save the value, then send what follows it; both are encoded before either goes out."""
-        call = job.call
+        call, anywhere = job.call, False
         then: Step = partial(self._ack, job)
         assert call is not None
         if follows(call):
@@ -154,8 +155,10 @@ class Settler:
                 self._park(job, Failed(error, "unsendable"))
                 return
             then = self._then_follow(job, ready)
+            if anywhere := ready.is_part:
+                then = partial(self._then_part, job, ready.parts[0])
         if self.wants_result(job):
-            self._save_value(job, outcome, then)
+            self._save_value(job, outcome, then, anywhere)
         else:
             self._io.post(then)
 
@@ -172,6 +175,14 @@ class Settler:
             unsendable=lambda error: self._park(job, Failed(error, "unsendable")),
         )
 
+    def _then_part(self, job: Job, part: Part) -> None:
+        """Send what the job has for its chord, and ack; from any thread, where that saves a way."""
+        try:
+            self._followers.part(job, part, partial(self._ack, job))
+        except Exception as error:  # as in `settle`; and the thread is not ours
+            log.exception("task.settle_failed id=%s: parking it", job.id)
+            self._io.post(self._park, job, Failed(error, "settle_failed"))
+
     def _replace(self, job: Job, outcome: Replaced) -> None:
         call = job.call
         assert call is not None
@@ -183,7 +194,7 @@ class Settler:
             return
         self._io.post(self._then_follow(job, ready))
 
-    def _save_value(self, job: Job, outcome: Done, then: Step) -> None:
+    def _save_value(self, job: Job, outcome: Done, then: Step, anywhere: bool) -> None:
         def unsendable(error: Exception) -> None:
             if isinstance(error, MessageTooLarge | ResultTooLarge):
                 self._park(job, Failed(error, "result_too_large"))
@@ -202,6 +213,7 @@ class Settler:
                 self._meta(job, "SUCCESS", outcome.value),
                 then=then,
                 unsendable=unsendable,
+                anywhere=anywhere,
             )
         except EncodeError as error:
             self._park(job, unserialisable(job, str(error), error.hint))
@@ -349,10 +361,18 @@ class Settler:
         """Return what keeps the job's outcome; None when nobody wants it."""
         return None if job.call is None else self._app.backend_for(job.call, job.task)
 
-    def _save(self, job: Job, meta: ResultMeta, *, then: Step, unsendable: OnError) -> None:
+    def _save(
+        self,
+        job: Job,
+        meta: ResultMeta,
+        *,
+        then: Step,
+        unsendable: OnError,
+        anywhere: bool = False,
+    ) -> None:
         backend = self._backend_of(job)
         assert backend is not None
-        self._keeper.save(job, backend, meta, then=then, unsendable=unsendable)
+        self._keeper.save(job, backend, meta, then=then, unsendable=unsendable, anywhere=anywhere)
 
     def _meta(self, job: Job, state: str, value: Any, traceback: str | None = None) -> ResultMeta:
         call = job.call

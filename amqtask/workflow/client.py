@@ -48,13 +48,13 @@ def send(app: App, node: Node) -> Any:
     else:
         if condition is not None:
             _wait_for(condition)
-        if len(outgoing) == 1 or pipeline is not None or app.stand_in is not None:
+        if len(outgoing) == 1 or pipeline is not None or app.producer.stand_in is not None:
             for each in outgoing:
-                app._publish(each)
+                app.producer.publish(each)
         else:
             with app.pipeline():
                 for each in outgoing:
-                    app._publish(each)
+                    app.producer.publish(each)
     _tell(app, outgoing)
     return handle
 
@@ -71,13 +71,13 @@ async def asend(app: App, node: Node) -> Any:
     else:
         if condition is not None:
             await _await(condition)
-        if len(outgoing) == 1 or pipeline is not None or app.stand_in is not None:
+        if len(outgoing) == 1 or pipeline is not None or app.producer.stand_in is not None:
             for each in outgoing:
-                await app._apublish(each)
+                await app.producer.apublish(each)
         else:
             async with app.pipeline():
                 for each in outgoing:
-                    await app._apublish(each)
+                    await app.producer.apublish(each)
     _tell(app, outgoing)
     return handle
 
@@ -85,7 +85,11 @@ async def asend(app: App, node: Node) -> Any:
 def _pipeline(app: App) -> Pipeline | None:
     """Return the pipeline that takes the app's calls here, if any."""
     pipeline = active_pipeline()
-    if app.stand_in is None and pipeline is not None and pipeline.belongs_to(app.transport):
+    if (
+        app.producer.stand_in is None
+        and pipeline is not None
+        and pipeline.belongs_to(app.transport)
+    ):
         return pipeline
     return None
 
@@ -158,7 +162,7 @@ def _done(met: Future[None], error: Exception | None) -> None:
 def _tell(app: App, outgoing: Sequence[Outgoing]) -> None:
     parent = _current.get()
     for each in outgoing:
-        for tell in app.on_sent:
+        for tell in app.producer.on_sent:
             tell(each)
         if parent is not None:
             parent.sent(each.id)
@@ -193,9 +197,14 @@ def frame_of(app: App, root: str | None, reply_to: str | None) -> Frame:
             return ""
         return backend.reply_to()
 
+    of_tasks: dict[str, dict[str, Any]] = {}
+
     def defaults(task: str) -> dict[str, Any]:
-        known = app.tasks.get(task)
-        return {} if known is None else plain(known.defaults)
+        found = of_tasks.get(task)
+        if found is None:
+            known = app.tasks.get(task)
+            found = of_tasks[task] = {} if known is None else plain(known.defaults)
+        return found
 
     return Frame(root=root, defaults=defaults, reply_to=address)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from amqtask import process
 from amqtask.message.signature import (
     MAP,
     STARMAP,
@@ -46,7 +47,7 @@ class Frame:
     root: str | None = None
     defaults: Callable[[str], Mapping[str, Any]] = lambda _: {}
     reply_to: Callable[[Step], str] = lambda _: ""
-    new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    new_id: Callable[[], str] = process.new_id
 
 
 def freeze(node: Node, frame: Frame) -> Node:
@@ -134,7 +135,7 @@ def _step(step: Step, frame: Frame, first: str | None) -> Step:
         options["link"] = [_callback(each, frame) for each in as_list(options["link"])]
     if options.get("link_error"):
         options["link_error"] = [_errback(each, frame) for each in as_list(options["link_error"])]
-    return replace(step, options=options)
+    return Step(step.task, step.args, step.kwargs, options, step.immutable)
 
 
 def _own(step: Step, frame: Frame) -> Mapping[str, Any]:

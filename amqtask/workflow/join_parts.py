@@ -14,6 +14,7 @@ from amqtask.errors import ChordError, MalformedMessage, TaskRevoked
 from amqtask.message.results import encode_exception
 from amqtask.message.serializers import JSON
 from amqtask.message.text import show
+from amqtask.records import record
 from amqtask.workflow.ports import Part
 
 SUCCESS = "SUCCESS"
@@ -21,7 +22,7 @@ SUCCESS = "SUCCESS"
 _NAMED = 10
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Kept:
     """A part as it is kept.
 

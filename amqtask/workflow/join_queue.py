@@ -14,7 +14,9 @@ counts enough takes it all. Two may do so, but the broker gives a queue to one,
 and the other one waits, with its delivery unacked, until the queue is gone or
 its own. A worker that dies leaves the queue as it was, and its delivery to
 another one, which counts again. So somebody with a delivery in hand always
-looks at a full queue, and nothing has to be polled.
+looks at a full queue, and nothing has to be polled. A member need not count
+while its worker has another part of the same chord on its way, whose delivery
+it holds: that one counts later.
 
 The first message in the queue is its alarm: a task message that the broker
 moves to a worker's queue when ``join_expires`` has passed. It rings for the first time
@@ -26,8 +28,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -90,6 +93,9 @@ class QueueJoins:
         self._work = LoopWork()
         #: The chords that have waited for long.
         self.list = JoinList(list_name(app.settings), self._published)
+        #: By chord, of each part that is not confirmed yet, what tells whether its delivery is ours.
+        self._on_their_way: dict[str, list[Callable[[], bool]]] = {}
+        self._noting = threading.Lock()
 
     # -- what is asked of it ----------------------------------------------------------
 
@@ -114,8 +120,14 @@ class QueueJoins:
         except EncodeError as error:
             done(error)
             return
+        with self._noting:
+            self._on_their_way.setdefault(part.group_id, []).append(ours)
         kept = partial(self._kept, part, follow, done, ours)
-        self._publish(_publication(part.group_id, _message(body, part.id, PART)), kept)
+        try:
+            self._publish(_publication(part.group_id, _message(body, part.id, PART)), kept)
+        except BaseException:
+            self._others(part, ours)  # nobody may rely on it
+            raise
 
     def _kept(
         self,
@@ -125,13 +137,27 @@ class QueueJoins:
         ours: Callable[[], bool],
         error: Exception | None,
     ) -> None:
-        if error is None:
+        others = self._others(part, ours)
+        if error is None and any(each() for each in others):
+            done(None)  # one of them looks, or its delivery goes to somebody who does
+        elif error is None:
             work = partial(self._look, part, follow, ours)
             self._work.run(self._transport.io, work, done)
         elif isinstance(error, Unroutable):
             self._work.run(self._transport.io, partial(self._over, part, error), done)
         else:
             done(error)
+
+    def _others(self, part: Part, ours: Callable[[], bool]) -> Sequence[Callable[[], bool]]:
+        """Note that a part is on its way no longer; returns the others of its chord that are."""
+        with self._noting:
+            others = self._on_their_way[part.group_id]
+            others.remove(ours)
+            if not others:
+                del self._on_their_way[part.group_id]
+            return list(others)
+
+    # -- those that are open ----------------------------------------------------------
 
     async def listing(self, most: int) -> list[OpenJoin]:
         """Return the chords that have waited for `LISTED_AFTER`, on the I/O loop.

@@ -27,11 +27,12 @@ from amqtask.message.signature import (
     merge,
 )
 from amqtask.message.text import show
+from amqtask.records import record
 from amqtask.workflow.ports import Opening
 from amqtask.workflow.shape import attach
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Start:
     """One message to be published.
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 #: Options that only a process has, and no message.
 _HERE = frozenset({"call_timeout", "retry"})
-_NAMES = frozenset(field.name for field in fields(Options)) - _HERE
+_PLAIN = tuple(field.name for field in fields(Options) if field.name not in _HERE)
+_NAMES = frozenset(_PLAIN)
 #: Options of which a frozen step of ours has one, where its task does.
 _WHERE = frozenset({"queue", "exchange", "routing_key"})
 _TIMES = ("eta", "expires")
@@ -28,11 +29,7 @@ _TIMES = ("eta", "expires")
 
 def plain(said: Options) -> dict[str, Any]:
     """Return what is said in options as data that travels."""
-    found = {
-        field.name: value
-        for field in fields(said)
-        if field.name not in _HERE and (value := getattr(said, field.name)) is not None
-    }
+    found = {name: value for name in _PLAIN if (value := getattr(said, name)) is not None}
     for name in ("queue", "exchange"):
         if name in found and not isinstance(found[name], str):
             found[name] = found[name].name

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from amqtask.errors import ChordError
 from amqtask.message.model import Call
 from amqtask.message.signature import Document
+from amqtask.records import record
 
 #: The task that the alarm of a chord's queue calls.
 EXPIRE = "amqtask.expire_join"
@@ -38,7 +39,7 @@ class Opening:
     body: Document
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Part:
     """What became of one member of a chord.
 

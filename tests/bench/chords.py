@@ -77,19 +77,37 @@ def _growing(place: Place, members: int, redis: str) -> None:
     """Join one large chord after one half as large, and say how much longer it takes."""
     for label, backend in (("Redis", redis), ("rpc:// alone", "rpc://")):
         found: list[Reading] = []
+        used: list[float] = []
         held: list[float] = []
         for size in (members // 2, members):
             with place.worker("--concurrency", "16", AMQTASK_BACKEND=backend):
                 environ = {"AMQTASK_BACKEND": backend}
+                place.read("ours", "chords", environ=environ, count=1, size=1)  # it has started
+                began = _used()
                 found.append(place.read("ours", "chords", environ=environ, count=1, size=size))
+                used.append(_used() - began)
                 held.append(_resident())
         half, whole = found
         print(
             f"{label}: {members // 2:,} members {half.seconds:.2f} s, {members:,} members "
-            f"{whole.seconds:.2f} s, {whole.seconds / half.seconds:.2f}x; the worker holds "
-            f"{held[0]:.0f} and {held[1]:.0f} MiB then",
+            f"{whole.seconds:.2f} s, {whole.seconds / half.seconds:.2f}x; processor time of the "
+            f"client {_ratio(half.cpu, whole.cpu)}, of the worker {_ratio(*used)}; the worker "
+            f"holds {held[0]:.0f} and {held[1]:.0f} MiB then",
             flush=True,
         )
+
+
+def _ratio(half: float | None, whole: float | None) -> str:
+    return f"{half:.2f} and {whole:.2f} s, {whole / half:.2f}x" if half and whole else "unknown"
+
+
+def _used() -> float:
+    """Return the seconds of processor time that the processes started here, and alive, have used."""
+    seconds = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:2])
+    return seconds
 
 
 def _resident() -> float:

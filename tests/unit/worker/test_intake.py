@@ -6,7 +6,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from amqtask.worker.intake import AHEAD, MOST, MOST_BYTES, fitting_prefetch
+from amqtask import App
+from amqtask.worker import intake as module
+from amqtask.worker.intake import (
+    AHEAD,
+    MOST,
+    MOST_BYTES,
+    Intake,
+    bursting_prefetch,
+    fitting_prefetch,
+)
+from tests.helpers import aeventually
+from tests.unit.worker.fakes import delivery
 
 slots = st.integers(1, 500)
 current = st.integers(1, 4096)
@@ -63,3 +74,76 @@ def test_a_small_change_of_pace_changes_nothing(slots, delivered, factor):
 def test_examples(slots, current, delivered, size, fitting):
     """What the rule means in numbers."""
     assert fitting_prefetch(slots, current, delivered, size) == fitting
+
+
+@given(slots, current, delivered, size)
+@example(16, 1, 200_000, 0)
+def test_a_glance_never_takes_away(slots, current, delivered, size):
+    """It sees too little of the pace for that; what it gives is within the same bounds."""
+    new = bursting_prefetch(slots, current, delivered, size)
+    assert new >= current
+    assert new <= max(current, slots, MOST)
+
+
+@pytest.mark.parametrize(
+    ("slots", "current", "delivered", "size", "fitting"),
+    [
+        (16, 16, 0, 0, 16),  # nothing came
+        (16, 16, 16, 1_600, 16),  # all of it may be here still: slow tasks
+        (16, 16, 24, 2_400, 16),  # 8 are done: not off by two
+        (16, 16, 150, 15_000, 256),  # 134 are done, so 134 more, rounded up
+        (16, 256, 300, 30_000, 256),  # most of it came because there was room
+        (16, 16, 2_000, 200_000, 1024),  # never more than MOST
+        (16, 16, 200, 200 * 1024 * 1024, 32),  # large bodies: 32 MiB of them
+    ],
+)
+def test_glances(slots, current, delivered, size, fitting):
+    """What it means in numbers."""
+    assert bursting_prefetch(slots, current, delivered, size) == fitting
+
+
+def _intake(monkeypatch: pytest.MonkeyPatch, **numbers: float) -> Intake:
+    for name, value in numbers.items():
+        monkeypatch.setattr(module, name, value)
+
+    async def before(_: object) -> None: ...
+
+    made = Intake(
+        App("intake", environ={}),
+        {"q": 4},
+        prefetch=None,
+        submit=lambda _: None,
+        before=before,
+        on_change=lambda: None,
+    )
+    made.consumers[0].consuming = True
+    return made
+
+
+def _deliver(intake: Intake, count: int) -> None:
+    for _ in range(count):
+        intake.consumers[0]._on_delivery(delivery())
+
+
+async def test_a_burst_is_followed_before_its_second_is_over(monkeypatch: pytest.MonkeyPatch):
+    """At a glance: the second is never over here."""
+    intake = _intake(monkeypatch, GLANCES=1_000_000)
+    _deliver(intake, 100)
+    await aeventually(lambda: intake.consumers[0].prefetch == 128)
+    await intake.stop()
+
+
+async def test_slow_tasks_hold_no_more_than_there_are_slots(monkeypatch: pytest.MonkeyPatch):
+    """What came fills the slots, and says nothing about a pace."""
+    intake = _intake(monkeypatch, GLANCE=0.001)
+    _deliver(intake, 4)
+    await aeventually(lambda: intake._look is None)
+    assert intake.consumers[0].prefetch == 4
+
+
+async def test_a_second_without_deliveries_takes_it_back(monkeypatch: pytest.MonkeyPatch):
+    """And then there is nothing to look at any more."""
+    intake = _intake(monkeypatch, GLANCE=0.001)
+    _deliver(intake, 100)
+    await aeventually(lambda: intake._look is None)
+    assert intake.consumers[0].prefetch == 4

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from amqtask import Nacked
+from amqtask.errors import BackendUnavailable
 from amqtask.worker.job import Job
 from amqtask.worker.outcome import (
     Done,
@@ -16,7 +19,8 @@ from amqtask.worker.outcome import (
     Replaced,
     Revoked,
 )
-from tests.unit.worker.settling import Desk
+from amqtask.workflow.ports import Follow, Part
+from tests.unit.worker.settling import Backend, Desk
 
 #: A chain of two more steps, and an errback.
 FOLLOWED = (
@@ -150,7 +154,62 @@ def test_followers_that_are_malformed_do_not_stop_a_failure(desk: Desk, caplog):
     assert "task.followers_malformed" in caplog.text
 
 
-def test_a_settled_job_is_gone_at_once(desk: Desk):
+#: A member of a chord of two.
+MEMBER = b'[[],{},{"chord":{"task":"t.body","options":{"task_id":"B"},"chord_size":2}}]'
+
+
+class Joins:
+    """Takes parts, and says that they are safe when a test does; or fails with a bug."""
+
+    def __init__(self, bug: Exception | None = None) -> None:
+        self.parts: list[Part] = []
+        self.waiting: list[Any] = []
+        self._bug = bug
+
+    def part(self, part: Part, follow: Follow, done: Any, ours: Callable[[], bool]) -> None:
+        if self._bug is not None:
+            raise self._bug
+        self.parts.append(part)
+        self.waiting.append(done)
+
+
+def _member(desk: Desk, joins: Joins) -> Backend:
+    desk.app._joins = joins  # type: ignore[assignment]
+    desk.settle(Done(5), body=MEMBER, group="G", group_index=1)
+    assert desk.backend is not None
+    return desk.backend
+
+
+def test_a_members_value_is_safe_before_its_part(desk: Desk):
+    """Its part goes to the chord at once then, and the ack waits for that, too."""
+    joins = Joins()
+    backend = _member(desk, joins)
+    assert joins.parts == []
+    backend.answer()
+    assert [(part.group_id, part.index, part.value) for part in joins.parts] == [("G", 1, 5)]
+    assert desk.settled == []
+    joins.waiting.pop()(None)
+    assert desk.settled == ["ack"]
+
+
+def test_a_part_is_offered_again(desk: Desk):
+    """Until it is safe, while the delivery is ours."""
+    joins = Joins()
+    _member(desk, joins).answer()
+    joins.waiting.pop()(BackendUnavailable("away"))
+    desk.transport.io.loop.ring()
+    assert len(joins.parts) == 2
+    joins.waiting.pop()(None)
+    assert desk.settled == ["ack"]
+
+
+def test_a_bug_in_a_join_parks_the_member(desk: Desk):
+    """It costs neither the message nor the thread that tells of the result."""
+    _member(desk, Joins(RuntimeError("bug"))).answer()
+    assert desk.transport.answer().headers["amqtask-reason"] == "settle_failed"
+
+
+def test_a_job_that_something_follows_is_gone_at_once(desk: Desk):
     """Nothing of it is in a circle, which only a collection would free: a busy worker has no time."""
     gc.collect()
     gc.disable()
