@@ -8,7 +8,7 @@ last one to keep a part counts after all others have, so he finds them all.
     GROUP.p3, .f3    value of member 3, or its failure; +ID for one added on the way
          .n          parts that were kept, those that came twice counted twice
          .late .l1   how many were added on the way, and their ids
-         .open       there from the start: a part that finds none comes too late
+         .open       there from the start to the join: a part that finds none comes too late
          .claim      who joins it; whoever it is has a delivery in hand, which does not go
                      before the body is safe
          .failing    the same for a body that fails
@@ -45,7 +45,7 @@ class CountedChords:
         words = ("done", "failed", "claim", "failing")
         self._store.unkeep([f"{chord.group_id}.{word}" for chord in sizes for word in words])
         for chord, size in sizes.items():
-            self._store.keep(f"{chord.group_id}.open", str(size).encode(), expires + RESERVE)
+            self._store.keep(f"{chord.group_id}.open", str(size).encode(), expires + ON_RECORD)
             if self._register is not None:
                 self._register.note(chord, expires + ON_RECORD)
 
@@ -65,7 +65,8 @@ class CountedChords:
         if sent:
             size = self._size(group_id) or 0
             late = self._late(group_id, expires)
-            self._store.unkeep([*_places(group_id, size, late), *_slots(group_id, len(late))])
+            gone = [*_places(group_id, size, late), *_slots(group_id, len(late))]
+            self._store.unkeep([*gone, f"{group_id}.open"])
 
     def give_up(
         self, part: ChordPart, expires: float, *, by_hand: bool
@@ -73,7 +74,7 @@ class CountedChords:
         """See `Chords.give_up`; here the time is counted from the opening."""
         keep, size = expires + RESERVE, part.size or 0
         marks, said, gathered = self._found(part.group_id, size, keep)
-        if marks & {"done", "failed"}:
+        if marks & {"done", "failed"} or "open" not in marks:
             return Standing.OVER, ()
         claim = "failing" if gathered.complete and gathered.failed else "claim"
         if self._claimed(part, claim, keep, Standing.READY) is not Standing.READY:

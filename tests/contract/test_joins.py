@@ -635,6 +635,13 @@ def test_a_chord_whose_end_was_not_safe_is_given_up_by_the_next_alarm(any_listin
     assert len(chord.follow.failures) == 1
 
 
+def test_a_chord_that_nobody_knows_is_not_given_up(any_listing: Shop) -> None:
+    """Its alarm came twice, say, and the second one after all traces of its end were gone."""
+    chord = any_listing.chord(2, opened=False)
+    chord.alarm(by_hand=True)
+    assert chord.follow.failures == []
+
+
 def test_open_chords_are_on_record(listing: Shop) -> None:
     """From the opening to the end, with when they are given up."""
     chord, other = listing.chord(2), listing.chord(1)
