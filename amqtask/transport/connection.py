@@ -19,7 +19,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServic
 from pika.adapters.utils import connection_workflow
 from pika.heartbeat import HeartbeatChecker
 
-from amqtask.transport.deliveries import Sink, read
+from amqtask.transport.deliveries import Reader
 
 #: Looks per heartbeat for a byte from the broker.
 _LOOKS = 4
@@ -27,7 +27,7 @@ _LOOKS = 4
 #: may be silent for a whole one.
 _SILENT = 6
 #: Bytes read from the socket at once. pika reads 4 KiB, which cuts through every fourth message:
-#: one that is not whole is left to pika, at several times the cost.
+#: one that is not whole has to be held. More would be memory that is new for each read.
 _READ = 64 * 1024
 #: Seconds between looks at least: with a heartbeat of a second a busy machine looks dead.
 _LOOK = 0.5
@@ -82,8 +82,8 @@ class Connection(AsyncioConnection):
     """A connection on the running loop; making it is what begins to open it.
 
     Attributes:
-        sinks: For each channel whose deliveries are read here, who takes them; what is too
-            unusual to be read here reaches that channel's pika consumer instead.
+        deliveries: Reads the deliveries of the channels that it has sinks for; what is too
+            unusual for it reaches the channel's pika consumer instead.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Connection(AsyncioConnection):
         on_open_error_callback: Any,
         on_close_callback: Any,
     ) -> None:
-        self.sinks: dict[int, Sink] = {}
+        self.deliveries = Reader(self._leave_to_pika)
         super().__init__(
             parameters,
             on_open_callback,
@@ -123,7 +123,9 @@ class Connection(AsyncioConnection):
         start = 0
         try:
             while start < len(buffer):
-                start = read(buffer, start, self.sinks)
+                start, waits = self.deliveries.read(buffer, start)
+                if waits:
+                    break
                 length, value = frame.decode_frame(buffer[start : _frame_end(buffer, start)])
                 if value is None:
                     break
@@ -132,6 +134,16 @@ class Connection(AsyncioConnection):
         finally:
             self.bytes_received += start
             self._frame_buffer = buffer[start:]
+
+    def _leave_to_pika(self, channel: int, head: bytes, body: bytes) -> None:
+        """Have pika read a delivery after all, as far as its body is here."""
+        while head:
+            length, value = frame.decode_frame(head)
+            assert isinstance(value, frame.Frame)  # they are whole
+            self._process_frame(value)
+            head = head[length:]
+        if body:
+            self._process_frame(frame.Body(channel, body))
 
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
         heartbeat = self.params.heartbeat

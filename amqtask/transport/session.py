@@ -407,10 +407,10 @@ class Channel:
             arguments: The consumer's arguments.
             exclusive: Refused while there is another consumer, and no other one beside it.
         """
-        sinks, number = self._raw.connection.sinks, self.number
-        if number not in sinks:
-            self.closed.add_done_callback(lambda _: sinks.pop(number, None))
-        sinks[number] = sink
+        deliveries, number = self._raw.connection.deliveries, self.number
+        if number not in deliveries.sinks:
+            self.closed.add_done_callback(lambda _: deliveries.forget(number))
+        deliveries.sinks[number] = sink
         ok = await self._ask(
             self._raw.basic_consume,
             queue,
