@@ -389,7 +389,7 @@ class Publisher:
         if channel is None or not channel.is_open or channel.session.blocked is not None:
             return
         unconfirmed, ready, number = self._unconfirmed, self._ready, channel.number
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         while waiting and len(unconfirmed) < WINDOW and self._bytes < WINDOW_BYTES:
             publication = waiting.popleft()
             if publication.done:
