@@ -3,6 +3,7 @@
     amqtask_broker   a broker for the test alone, with its time, its queues, its faults
     amqtask_app      the project's app, pointed at that broker until the test ends
     amqtask_worker   a worker of that app, running in this process
+    amqtask_beat     a beat of that app, sending its schedule in this process
     amqtask_eager    the app's calls run where they are made
 
 A module of its own, outside the package: pytest imports every plugin at every
@@ -18,7 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from amqtask.app import App
-    from amqtask.testing import Eager, Sandbox, Worker
+    from amqtask.testing import Beat, Eager, Sandbox, Worker
     from amqtask.testing.embedded import Server
 
 _INI = "amqtask_app"
@@ -72,6 +73,13 @@ def amqtask_worker(amqtask_broker: Sandbox, amqtask_app: App) -> Iterator[Worker
     """A worker of `amqtask_app` on `amqtask_broker`, for all queues of the app; it runs already."""
     with amqtask_broker.worker(amqtask_app) as worker:
         yield worker
+
+
+@pytest.fixture
+def amqtask_beat(amqtask_broker: Sandbox, amqtask_app: App) -> Iterator[Beat]:
+    """A beat of `amqtask_app` on `amqtask_broker`: it sends what is due as time is advanced."""
+    with amqtask_broker.beat(amqtask_app) as beat:
+        yield beat
 
 
 @pytest.fixture

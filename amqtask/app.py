@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-import threading
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
-    Concatenate,
     Literal,
     ParamSpec,
-    Protocol,
     TypeVar,
     Unpack,
-    cast,
     overload,
 )
 
-from amqtask.backends import Backend, DirectBackend, open_backend
+from amqtask import process
+from amqtask.backends import Backend, open_backend
 from amqtask.cancel import Canceller, as_ids
-from amqtask.context import Context, _current
-from amqtask.errors import ConfigurationError, NoBackend, PipelineError
+from amqtask.decorator import (
+    NO_RETRY,
+    BoundTaskDecorator,
+    TaskDecorator,
+    TaskOptions,
+    retry_policy,
+)
+from amqtask.errors import ConfigurationError, NoBackend
 from amqtask.imports import autodiscover, import_modules
 from amqtask.message.model import Call
 from amqtask.options import CallOptions, Options, options
-from amqtask.pipeline import Pipeline, active_pipeline
-from amqtask.policy.retry import RetryPolicy
+from amqtask.pipeline import Pipeline
+from amqtask.producer import Producer
 from amqtask.registry import Registry, task_name
 from amqtask.result import AsyncResult, GroupResult, remember
-from amqtask.send import Outgoing, Sender
 from amqtask.settings import Settings
 from amqtask.task import AsyncTask, SyncTask, Task
 from amqtask.topology.cancelling import cancel_plan
 from amqtask.topology.delay import delay_binding, delay_plan, delay_prefix
 from amqtask.topology.entities import Queue
 from amqtask.topology.plan import Plan, queue_plan
-from amqtask.topology.routing import Router
 from amqtask.transport import Transport
 from amqtask.transport.direct import is_direct
-from amqtask.waiting import no_waiting_in_tasks
 from amqtask.workflow.builtin import BUILTIN
 
 # Most programs that send calls have no schedules and build no workflows: what these need is imported where it is first used, and is no part of `import amqtask`.
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from amqtask.entries import Entries, ScheduleOptions
     from amqtask.policy.entry import Entry
     from amqtask.schedules import Schedules
+    from amqtask.send import Outgoing, Sender
     from amqtask.workflow.builder import Workflow
     from amqtask.workflow.canvas import Canvas
     from amqtask.workflow.ports import Joins
@@ -58,63 +58,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Checked = tuple[Task[..., Any], Sequence[Any], Mapping[str, Any]]
-
-#: Never retried by itself: a failure goes to the dead-letter queue.
-NO_RETRY = RetryPolicy()
-
-
-class TaskDecorator(Protocol):
-    """What ``@app.task(...)`` is before it meets the function."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[P, Coroutine[Any, Any, R]]
-    ) -> AsyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R]) -> SyncTask[P, R]: ...
-
-
-class BoundTaskDecorator(Protocol):
-    """What ``@app.task(bind=True)`` is before it meets the function."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]
-    ) -> AsyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R]) -> SyncTask[P, R]: ...
-
-
-class TaskOptions(CallOptions, total=False):
-    """Keywords of ``@app.task``: defaults for its calls, and when it is retried.
-
-    Attributes:
-        name: Name on the wire; ``module.function`` by default.
-        retry_on: Exception classes that are retried, as short form of ``retry=``.
-        max_retries: How often at most, as short form of ``retry=``.
-        pool: Where workers run it: ``process`` isolates it in a process that can be
-            killed, ``thread`` is for plain functions, ``loop`` for async ones.
-        schedule: When beats call it, without arguments, under an entry of the task's
-            name; for arguments and more see `App.schedule`.
-    """
-
-    name: str | None
-    retry_on: Sequence[type[BaseException] | str]
-    max_retries: int | None
-    pool: Literal["loop", "thread", "process"] | None
-    schedule: Any
-
-
-class StandIn(Protocol):
-    """Takes an app's calls in place of a broker: how tests run them where they are made."""
-
-    def deliver(self, outgoing: Outgoing) -> None:
-        """Take a call; blocks as sending does."""
-
-    async def adeliver(self, outgoing: Outgoing) -> None:
-        """Take a call made on an event loop."""
 
 
 class App:
@@ -158,7 +101,7 @@ class App:
             values=said, source=config, environ=environ, pyproject=pyproject or _pyproject()
         )
         self.tasks = Registry()
-        self._lock = threading.Lock()
+        self._lock = process.Lock()
         self._entries: Entries | None = None
         self._schedules: Schedules | None = None
         for task, function in BUILTIN.items():
@@ -170,20 +113,16 @@ class App:
         self.transport = Transport(self.settings, name=name)
         self._canceller = Canceller(self.settings, self.transport)
         self._queues: dict[str, Queue] = {}
+        url = self.settings.backend
+        results = None if url is None else open_backend(url, self.transport, self.settings)
+        #: Sends this app's calls.
+        self.producer = Producer(
+            name, self.settings, self.transport, self._queues, results, self._canceller
+        )
         for entry in (*self.settings.queues, self.settings.default_queue):
             self._add_queue(entry)
-        self._backend: Backend | None = None
-        if self.settings.backend is not None:
-            self._backend = open_backend(self.settings.backend, self.transport, self.settings)
-        #: For `call`: replies to it never go to a store.
-        self._direct = DirectBackend(self.transport, self.settings)
         self._joins: Joins | None = None
-        self._made: tuple[Sender, Sender] | None = None
         self._discover: list[tuple[tuple[str, ...], str]] = []
-        #: What takes calls in place of the broker, in tests.
-        self.stand_in: StandIn | None = None
-        #: Called with every call that was sent, in the thread that sent it.
-        self.on_sent: list[Callable[[Outgoing], object]] = []
         if self.settings.beat_schedule:
             self._schedule_settings()
         remember(self)
@@ -233,7 +172,7 @@ class App:
         self, function: Callable[..., Any], bind: bool, said: dict[str, Any]
     ) -> Task[..., Any]:
         name = said.pop("name", None) or task_name(function)
-        retry, pool = _retry_policy(name, said), said.pop("pool", None)
+        retry, pool = retry_policy(name, said), said.pop("pool", None)
         when = said.pop("schedule", None)
         defaults = options(said)
         kind: type[Task[..., Any]] = AsyncTask if iscoroutinefunction(function) else SyncTask
@@ -330,7 +269,7 @@ class App:
 
         Delivery: as `Sendable.delay`.
         """
-        return self._deliver(self._by_name(name, args, kwargs or {}, options(said)))
+        return self.producer.deliver(self._by_name(name, args, kwargs or {}, options(said)))
 
     async def asend_task(
         self,
@@ -340,7 +279,16 @@ class App:
         **said: Unpack[CallOptions],
     ) -> AsyncResult[Any]:
         """Send a call by the task's name and await the broker's confirm."""
-        return await self._adeliver(self._by_name(name, args, kwargs or {}, options(said)))
+        outgoing = self._by_name(name, args, kwargs or {}, options(said))
+        return await self.producer.adeliver(outgoing)
+
+    def _by_name(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
+    ) -> Outgoing:
+        task = self.tasks.get(name)
+        if task is not None:
+            said = said.over(task.defaults)
+        return self.sender.prepare(name, args, kwargs, said, task)
 
     def pipeline(self) -> Pipeline:
         """Send many calls at once: ``with app.pipeline(): ...`` or ``async with``.
@@ -356,11 +304,7 @@ class App:
         Args:
             task: Name of its task, for texts.
         """
-        backend = self._backend
-        pending = backend.watch(task_id) if backend is not None else None
-        return AsyncResult(
-            task_id, task, pending, backend=backend, app=self.name, cancels=self._canceller
-        )
+        return self.producer.handle(task_id, task)
 
     def group_result(self, group_id: str) -> GroupResult[Any] | None:
         """Return a group that was saved, by its id; None when it is unknown.
@@ -369,12 +313,12 @@ class App:
             NoBackend: Results are off.
             BackendError: The backend keeps no groups, or does not answer.
         """
-        if self._backend is None:
+        if self.backend is None:
             raise NoBackend(
                 f"results are off, so group {group_id} is not kept",
                 hint='set a result backend that stores, for example App(..., backend="redis://")',
             )
-        members = self._backend.load_group(group_id)
+        members = self.backend.load_group(group_id)
         if members is None:
             return None
         return GroupResult.of(members, self.result)
@@ -394,7 +338,7 @@ class App:
             ignore = None if task is None else task.defaults.ignore_result
         if self.settings.ignore_result if ignore is None else ignore:
             return None
-        return self._direct if is_direct(call.reply_to) else self._backend
+        return self.producer.direct if is_direct(call.reply_to) else self.backend
 
     def cancel(
         self, ids: str | Iterable[str], *, terminate: bool = False, keep: float | None = None
@@ -468,100 +412,18 @@ class App:
             return None
         return WorkflowRun.of(self, id, meta.result)
 
-    def _by_name(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], said: Options
-    ) -> Outgoing:
-        task = self.tasks.get(name)
-        if task is not None:
-            said = said.over(task.defaults)
-        return self._sender.prepare(name, args, kwargs, said, task)
+    @property
+    def joins(self) -> Joins:
+        """What joins the members of chords: the result backend where it can, else the broker."""
+        joins = self._joins
+        if joins is None:
+            from amqtask.workflow.join import joins_of
 
-    def _send(self, checked: Checked, said: Options) -> AsyncResult[Any]:
-        task, args, kwargs = checked
-        return self._deliver(self._sender.prepare(task.name, args, kwargs, said, task))
-
-    async def _asend(self, checked: Checked, said: Options) -> AsyncResult[Any]:
-        task, args, kwargs = checked
-        return await self._adeliver(self._sender.prepare(task.name, args, kwargs, said, task))
-
-    def _call(self, checked: Checked, said: Options) -> Any:
-        """Send a call, wait for its reply and return the value."""
-        timeout = no_waiting_in_tasks(said.call_timeout or self.settings.call_timeout)
-        outgoing = self._prepare_call(checked, said)
-        if self.stand_in is not None:
-            self.stand_in.deliver(outgoing)
-        else:  # never into a pipeline: it would wait for what the pipeline holds back
-            for publication in outgoing.publications:
-                self.transport.publish_and_wait(publication, self.settings.publish_timeout)
-        return self._sent(outgoing, self._direct).get(timeout)
-
-    async def _acall(self, checked: Checked, said: Options) -> Any:
-        timeout = no_waiting_in_tasks(said.call_timeout or self.settings.call_timeout)
-        outgoing = self._prepare_call(checked, said)
-        if self.stand_in is not None:
-            await self.stand_in.adeliver(outgoing)
-        else:
-            for publication in outgoing.publications:
-                await self.transport.publish_and_await(publication)
-        return await self._sent(outgoing, self._direct).aget(timeout)
-
-    def _prepare_call(self, checked: Checked, said: Options) -> Outgoing:
-        task, args, kwargs = checked
-        wanted = replace(said, ignore_result=False)  # the caller waits, whatever the task says
-        return self._senders[1].prepare(task.name, args, kwargs, wanted, task)
-
-    def _handle(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
-        parent = _current.get()
-        if parent is not None:
-            parent.sent(outgoing.id)
-        return AsyncResult(
-            outgoing.id,
-            outgoing.task,
-            outgoing.pending,
-            backend=backend,
-            app=self.name,
-            parent=None if parent is None else self.result(parent.id, parent.task),
-            cancels=self._canceller,
-            eta=outgoing.eta,
-        )
-
-    def _deliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
-        self._publish(outgoing)
-        return self._sent(outgoing, self._backend)
-
-    async def _adeliver(self, outgoing: Outgoing) -> AsyncResult[Any]:
-        await self._apublish(outgoing)
-        return self._sent(outgoing, self._backend)
-
-    def _publish(self, outgoing: Outgoing) -> None:
-        pipeline = active_pipeline()
-        if self.stand_in is not None:
-            self.stand_in.deliver(outgoing)
-        elif pipeline is not None and pipeline.belongs_to(self.transport):
-            pipeline.add(outgoing.publications)
-        elif len(outgoing.publications) == 1:
-            self.transport.publish_and_wait(outgoing.publications[0], self.settings.publish_timeout)
-        else:
-            try:
-                with self.pipeline() as pipeline:
-                    pipeline.add(outgoing.publications)
-            except PipelineError as error:
-                raise error.failures[0][1] from error
-
-    def _sent(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
-        for tell in self.on_sent:
-            tell(outgoing)
-        return self._handle(outgoing, backend)
-
-    async def _apublish(self, outgoing: Outgoing) -> None:
-        pipeline = active_pipeline()
-        if self.stand_in is not None:
-            await self.stand_in.adeliver(outgoing)
-        elif pipeline is not None and pipeline.belongs_to(self.transport):
-            await pipeline.aadd(outgoing.publications)
-        else:
-            for publication in outgoing.publications:
-                await self.transport.publish_and_await(publication)
+            with self._lock:
+                joins = self._joins
+                if joins is None:
+                    joins = self._joins = joins_of(self)
+        return joins
 
     def _replacement(self, call: Call, made: Canvas[..., Any]) -> dict[str, Any]:
         from amqtask.workflow.inside import replacement_of
@@ -575,15 +437,6 @@ class App:
 
         return addition_of(self, call, made._node, position)
 
-    @property
-    def joins(self) -> Joins:
-        """What joins the members of chords: the result backend where it can, else the broker."""
-        if self._joins is None:
-            from amqtask.workflow.join import joins_of
-
-            self._joins = joins_of(self)
-        return self._joins
-
     # -- broker -------------------------------------------------------------------
 
     @property
@@ -594,7 +447,12 @@ class App:
     @property
     def backend(self) -> Backend | None:
         """The result backend, or None."""
-        return self._backend
+        return self.producer.backend
+
+    @property
+    def sender(self) -> Sender:
+        """Builds publications; for the worker, which sends retries the same way."""
+        return self.producer.sender
 
     def queue(self, name: str) -> Queue:
         """Return the known queue of that name, or a new one with the app's defaults."""
@@ -623,8 +481,8 @@ class App:
 
         The next call connects again.
         """
-        if self._backend is not None:
-            self._backend.close(timeout)
+        if self.backend is not None:
+            self.backend.close(timeout)
         self.transport.close(timeout)
 
     def __enter__(self) -> App:
@@ -641,60 +499,21 @@ class App:
     def __repr__(self) -> str:
         return f"<App {self.name}: {len(self.tasks)} tasks>"
 
-    @property
-    def sender(self) -> Sender:
-        """Builds publications; for the worker, which sends retries the same way."""
-        return self._sender
-
-    @property
-    def _sender(self) -> Sender:
-        return self._senders[0]
-
-    @property
-    def _senders(self) -> tuple[Sender, Sender]:
-        """What builds messages whose results go to the backend, and to `call`."""
-        made = self._made
-        if made is None:
-            router = Router(self.settings, self._queues)
-            made = self._made = (
-                Sender(self.settings, router, self._backend),
-                Sender(self.settings, router, self._direct),
-            )
-        return made
-
     def _add_queue(self, entry: str | Queue) -> None:
         queue = Queue(entry) if isinstance(entry, str) else entry
-        known = self._queues.get(queue.name)
-        if known is None or (known == Queue(queue.name) and known != queue):
-            self._queues[queue.name] = queue
-            self._made = None  # the router looks at the queues once
-        elif queue not in (known, Queue(queue.name)):
-            raise ConfigurationError(
-                f"queue {queue.name!r} is described twice, in different ways: {known} and {queue}",
-                hint="describe it once in App(queues=...) and name it by its str elsewhere",
-            )
+        with self._lock:
+            known = self._queues.get(queue.name)
+            if known is None or (known == Queue(queue.name) and known != queue):
+                self._queues[queue.name] = queue
+                self.producer.renew()
+            elif queue not in (known, Queue(queue.name)):
+                raise ConfigurationError(
+                    f"queue {queue.name!r} is described twice, in different ways: {known} and"
+                    f" {queue}",
+                    hint="describe it once in App(queues=...) and name it by its str elsewhere",
+                )
 
 
 def _pyproject() -> Path | None:
     path = Path.cwd() / "pyproject.toml"
     return path if path.is_file() else None
-
-
-def _retry_policy(name: str, said: dict[str, Any]) -> RetryPolicy:
-    """Take the retry keywords out of ``said`` and return the task's policy."""
-    retry = cast(RetryPolicy | None, said.pop("retry", None))
-    short = {
-        key: said.pop(word)
-        for word, key in (("retry_on", "on"), ("max_retries", "max_retries"))
-        if word in said
-    }
-    if retry is not None and short:
-        raise ConfigurationError(
-            f"task {name!r} has retry= and {', '.join(sorted(short))}",
-            hint="put all of it into retry=RetryPolicy(on=..., max_retries=...)",
-        )
-    if retry is not None:
-        return retry
-    if "on" in short:
-        short["on"] = tuple(short["on"])
-    return RetryPolicy(**short) if short else NO_RETRY

@@ -20,7 +20,7 @@ from amqtask.backends import Backend, Pending
 from amqtask.clock import wall
 from amqtask.context import _current
 from amqtask.errors import EncodeError, Unroutable
-from amqtask.message import NO_EMBED, Call, Embed, encode, serializer
+from amqtask.message import NO_EMBED, Call, Embed, Message, encode, serializer
 from amqtask.options import Options
 from amqtask.policy.retry import RETRY_HEADER
 from amqtask.records import record
@@ -161,46 +161,15 @@ class Sender:
             exchange=options.exchange,
             routing_key=options.routing_key,
         )
-        wants_result = self._backend is not None and not (
-            options.ignore_result
-            if options.ignore_result is not None
-            else self._settings.ignore_result
-        )
         if place is None:
             place = _place()
-        elif place.reply_to is not None:
-            wants_result = False  # by this process: its outcome goes elsewhere
+        backend = self._waiting(options, place)
         eta, delay = _times(options, now)
-        call = self._call(name, args, kwargs, options, route, eta, now, wants_result, place)
-        try:
-            message = encode(
-                call,
-                serializer=serializer(options.serializer or self._settings.serializer),
-                compression=options.compression or self._settings.compression,
-                compress_over=self._settings.compress_over,
-                now=now,
-                # in the delay levels it would run out too early
-                ttl_ms=_ttl_ms(call, now) if delay <= 0 else None,
-            )
-        except EncodeError as error:
-            raise _name_argument(error, task) from error
-        deadline = time.monotonic() + self._settings.publish_timeout
-        requires = tuple(self._backend.requirements()) if wants_result and self._backend else ()
-        hint = self._hint(route, options)
-        publications = [
-            Publication(
-                message,
-                address.exchange,
-                address.routing_key,
-                address=address.anew,
-                requires=(*requires, *address.requires),
-                deadline=deadline,
-                task=name,
-                hint=hint,
-            )
-            for address in self._addresses(route, eta if delay > 0 else None, name, options)
-        ]
-        pending = self._backend.watch(call.id) if wants_result and self._backend else None
+        call = self._call(name, args, kwargs, options, route, eta, now, backend, place)
+        message = self._encoded(call, options, delay, now, task)
+        until = eta if delay > 0 else None
+        publications = self._publications(message, route, until, name, options, backend)
+        pending = None if backend is None else backend.watch(call.id)
         return Outgoing(call.id, name, publications, pending, route, delay, eta)
 
     def delayed(self, queue: Queue, until: datetime) -> Address:
@@ -235,6 +204,18 @@ class Sender:
             found = self._queues[queue.name] = self._requirement(f"queue {queue.name!r}", plan)
         return found
 
+    def _waiting(self, options: Options, place: Place) -> Backend | None:
+        """Return what waits here for the outcome of a call; None when nothing does."""
+        # else its outcome goes elsewhere
+        return self._wanted_by(options) if place.reply_to is None else None
+
+    def _wanted_by(self, options: Options) -> Backend | None:
+        """Return the backend that the outcome of a call goes to; None when nobody wants it."""
+        ignore = options.ignore_result
+        if self._settings.ignore_result if ignore is None else ignore:
+            return None
+        return self._backend
+
     def _call(
         self,
         name: str,
@@ -244,7 +225,7 @@ class Sender:
         route: Route,
         eta: datetime | None,
         now: float,
-        wants_result: bool,
+        backend: Backend | None,
         place: Place,
     ) -> Call:
         id_ = options.task_id or process.new_id()
@@ -272,13 +253,65 @@ class Sender:
             replaced_task_nesting=place.nesting,
             stamped_headers=place.stamped_headers,
             stamps=place.stamps,
-            reply_to=self._backend.reply_to()
-            if wants_result and self._backend
-            else place.reply_to or "",
+            reply_to=(place.reply_to or "") if backend is None else backend.reply_to(),
             correlation_id=id_,
             priority=priority or 0,
             headers=headers,
         )
+
+    def _encoded(
+        self, call: Call, options: Options, delay: float, now: float, task: Task[..., Any] | None
+    ) -> Message:
+        settings = self._settings
+        try:
+            return encode(
+                call,
+                serializer=serializer(options.serializer or settings.serializer),
+                compression=options.compression or settings.compression,
+                compress_over=settings.compress_over,
+                now=now,
+                ttl_ms=None if call.expires is None else self._ttl_ms(call, options, delay, now),
+            )
+        except EncodeError as error:
+            raise _name_argument(error, task) from error
+
+    def _ttl_ms(self, call: Call, options: Options, delay: float, now: float) -> int | None:
+        """Return after how long the broker may drop a call that expires; None for never.
+
+        Workers check `expires` by themselves. They alone can tell that a call has ended, so one
+        whose outcome is wanted, or that something follows, has to come to a worker, however late.
+        """
+        told = call.reply_to or call.embed != NO_EMBED or self._wanted_by(options) is not None
+        if call.expires is None or told or delay > 0:  # in the delay levels it would end too early
+            return None
+        return max(0, round((call.expires.timestamp() - now) * 1000))
+
+    def _publications(
+        self,
+        message: Message,
+        route: Route,
+        until: datetime | None,
+        task: str,
+        options: Options,
+        backend: Backend | None,
+    ) -> list[Publication]:
+        """Return the copies of a message, each with where it goes and what has to be there."""
+        deadline = time.monotonic() + self._settings.publish_timeout
+        requires = () if backend is None else tuple(backend.requirements())
+        hint = self._hint(route, options)
+        return [
+            Publication(
+                message,
+                address.exchange,
+                address.routing_key,
+                address=address.anew,
+                requires=requires + address.requires,
+                deadline=deadline,
+                task=task,
+                hint=hint,
+            )
+            for address in self._addresses(route, until, task, options)
+        ]
 
     def _origin(self) -> str:
         pid, text = self._named
@@ -384,17 +417,6 @@ def _expires(options: Options, now: float) -> datetime | None:
         return expires
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
     return datetime.fromtimestamp(max(0.0, now + seconds), UTC)
-
-
-def _ttl_ms(call: Call, now: float) -> int | None:
-    """Return after how long the broker may drop a call that nothing delays; None for never.
-
-    Workers check `expires` by themselves. They alone can tell what follows a call that it has
-    ended, so one that something follows has to come to a worker, however late.
-    """
-    if call.expires is None or call.embed != NO_EMBED:
-        return None
-    return max(0, round((call.expires.timestamp() - now) * 1000))
 
 
 def _name_argument(error: EncodeError, task: Task[..., Any] | None) -> EncodeError:

@@ -47,11 +47,11 @@ class Sendable(Generic[P, R]):
         raises PublishTimeout after sending, the message may still arrive.
         Threads: safe from any thread, and after a fork.
         """
-        return self._app._send(self._task.checked(args, kwargs), self._options)
+        return self._app.producer.send(self._task.checked(args, kwargs), self._options)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send a call and await the broker's confirm; as `delay`."""
-        return await self._app._asend(self._task.checked(args, kwargs), self._options)
+        return await self._app.producer.asend(self._task.checked(args, kwargs), self._options)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Have a worker run it, wait, and return the value: a remote procedure call.
@@ -68,12 +68,12 @@ class Sendable(Generic[P, R]):
         Delivery: the call is as safe as that of `delay`, the reply is kept nowhere.
         Threads: as `delay`.
         """
-        value: R = self._app._call(self._task.checked(args, kwargs), self._options)
+        value: R = self._app.producer.call(self._task.checked(args, kwargs), self._options)
         return value
 
     async def acall(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Have a worker run it, and await the value; as `call`."""
-        value: R = await self._app._acall(self._task.checked(args, kwargs), self._options)
+        value: R = await self._app.producer.acall(self._task.checked(args, kwargs), self._options)
         return value
 
     def delay_many(
@@ -97,7 +97,7 @@ class Sendable(Generic[P, R]):
         """Send many calls, pipelined, and await their confirms; as `delay_many`."""
         async with self._app.pipeline():
             return [
-                await self._app._asend(self._task.checked(*_split(call)), self._options)
+                await self._app.producer.asend(self._task.checked(*_split(call)), self._options)
                 for call in calls
             ]
 
@@ -120,7 +120,7 @@ class Sendable(Generic[P, R]):
             made = self.s(*args, **(kwargs or {})).set(link=link, link_error=link_error)
             return made.apply_async(**said)
         checked = self._task.checked(tuple(args), kwargs or {})
-        return self._app._send(checked, options(said).over(self._options))
+        return self._app.producer.send(checked, options(said).over(self._options))
 
     # -- signatures ---------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from amqtask.errors import ConfigurationError
 from amqtask.testing import servers
@@ -160,6 +161,35 @@ class Cluster:
         """Return how many nodes the first one sees running, itself among them."""
         return int(self.nodes[0].evaluate("length(rabbit_nodes:all_running())."))
 
+    def split(self, node: Node) -> None:
+        """Cut a node off from the others, as a network that fails between them; clients keep theirs.
+
+        It needs no rights over a network: nodes that do not know each other's cookie are strangers.
+        """
+        others = self._others(node)
+        node.evaluate(
+            f"[begin erlang:set_cookie(N, split), erlang:disconnect_node(N) end {others}]."
+        )
+        self._wait_until_it_sees(node, 0)
+
+    def heal(self, node: Node) -> None:
+        """Join a node that was cut off with the others again."""
+        others = self._others(node)
+        node.evaluate(
+            f"[begin erlang:set_cookie(N, '{_COOKIE}'), net_kernel:connect_node(N) end {others}]."
+        )
+        self._wait_until_it_sees(node, len(self.nodes) - 1)
+
+    def _others(self, node: Node) -> str:
+        names = ", ".join(f"'{each.name}'" for each in self.nodes if each is not node)
+        return f"|| N <- [{names}]"
+
+    @staticmethod
+    def _wait_until_it_sees(node: Node, count: int) -> None:
+        deadline = time.monotonic() + COMMAND_TIMEOUT
+        while (seen := node.evaluate("length(nodes()).")) != str(count):
+            assert time.monotonic() < deadline, f"{node.name} sees {seen} nodes, not {count}"
+
     def each(self, act: Callable[[Node], object]) -> None:
         """Do something to every node in turn."""
         for node in self.nodes:
@@ -220,3 +250,16 @@ def _configuration(names: list[str]) -> str:
         for index, name in enumerate(names, 1)
     ]
     return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three nodes of the test's own."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(private_cluster(3))
+        except ConfigurationError as error:
+            if {"rabbitmq", servers.CLUSTER} & servers.required():
+                raise
+            pytest.skip(str(error))
+        yield made

@@ -20,6 +20,7 @@ from amqtask.beat.plan import Fire
 from amqtask.entries import call_options
 from amqtask.errors import AmqtaskError, BackendError, Blocked, Nacked, PublishError, PublishTimeout
 from amqtask.options import Options
+from amqtask.send import Outgoing
 from amqtask.transport import Publication
 from amqtask.transport.fenced import Fenced
 from amqtask.transport.seat import Seat
@@ -73,20 +74,22 @@ class Firing:
             TransportError: The lead is lost. What was sent may have arrived.
         """
         wanted, skipped, late = await self._let_in(fires)
-        made: list[tuple[Fire, Sequence[Publication]]] = []
+        made: list[tuple[Fire, Outgoing]] = []
         failed: list[tuple[Fire, AmqtaskError]] = []
         for fire in wanted:
             try:
-                made.append((fire, self._publications(fire)))
+                made.append((fire, self._call(fire)))
             except AmqtaskError as error:
                 failed.append((fire, error))
         if made:
-            await self._publish([each for _, publications in made for each in publications])
+            await self._publish([each for _, call in made for each in call.publications])
         sent: list[Fire] = []
-        for fire, publications in made:
-            why = next((each.error for each in publications if each.error is not None), None)
+        for fire, call in made:
+            why = next((each.error for each in call.publications if each.error is not None), None)
             if why is None:
                 sent.append(fire)
+                for tell in self._app.producer.on_sent:
+                    tell(call)
             elif _passes(why):
                 late.append((fire, why))
             else:
@@ -110,7 +113,7 @@ class Firing:
         if self._seat.over.done():  # whatever the outcome says, somebody else goes on from here
             await self._seat.prove()
 
-    def _publications(self, fire: Fire) -> Sequence[Publication]:
+    def _call(self, fire: Fire) -> Outgoing:
         entry = fire.entry
         task = self._app.tasks.get(entry.task)
         said = _options(fire)
@@ -119,8 +122,7 @@ class Firing:
             said = replace(said, ignore_result=True)
         if task is not None:
             said = said.over(task.defaults)
-        outgoing = self._app.sender.prepare(entry.task, entry.args, entry.kwargs, said, task)
-        return outgoing.publications
+        return self._app.sender.prepare(entry.task, entry.args, entry.kwargs, said, task)
 
     # -- overlaps -----------------------------------------------------------------
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import click
 
 from amqtask.app import App
-from amqtask.beat.runner import BeatRunner, beat_status
-from amqtask.beat.service import Beat
+from amqtask.beat.runner import BeatRunner
 from amqtask.errors import ConfigurationError
 from amqtask.monitor import HealthServer
 from amqtask.settings import Settings, redact_url
 from amqtask.topology.beating import beat_queue_name
 from amqtask.worker.logs import set_up_logging
 from amqtask.worker.notify import Notifier
-from amqtask.worker.status import Status
 
 
 def start_beat(app: App, *, name: str | None, **given: Any) -> int:
@@ -38,29 +33,6 @@ def start_beat(app: App, *, name: str | None, **given: Any) -> int:
     set_up_logging(settings.loglevel)
     click.echo(banner(app, settings), err=True)
     return asyncio.run(_run(app, settings, name))
-
-
-@asynccontextmanager
-async def with_beat(
-    app: App, worker_name: str, worker: Callable[[], Status]
-) -> AsyncIterator[Callable[[], Status]]:
-    """Run a beat besides a worker; gives what tells how both are."""
-    beat = Beat(app, lambda: app.entries, name=f"{worker_name}:{os.getpid()}")
-
-    def status() -> Status:
-        said, also = worker(), beat_status(beat)
-        return replace(
-            said,
-            dead=(*said.dead, *also.dead),
-            deaf=(*said.deaf, *(f"beat: {reason}" for reason in also.deaf)),
-            children=(*said.children, *also.children),
-        )
-
-    beat.start()
-    try:
-        yield status
-    finally:
-        await beat.stop()
 
 
 def refuse_memory(app: App) -> None:

@@ -231,10 +231,11 @@ def cancel(
     terminate: bool,
     keep: float | None,
 ) -> None:
-    """Have calls not run: dropped when they come up, cancelled where they run.
+    """Have calls not run, and end those that do.
 
-    Workers that start later know it too. What has ended stays as it ended, and an
-    unknown id is no error.
+    They are dropped when they come up, also by workers that start later, and
+    cancelled where they run. What has ended stays as it ended, and an unknown id
+    is no error.
     """
     cancel_calls(_find(ctx, where), ids, terminate=terminate, keep=keep)
 
@@ -244,7 +245,10 @@ def cancel(
 @click.option("-Q", "--queues", metavar="A,B", help="Only these queues.")
 @click.pass_context
 def topology(ctx: click.Context, /, where: str | None, queues: str | None) -> None:
-    """Print the exchanges, queues and bindings the app wants on the broker."""
+    """Print what the app wants on the broker.
+
+    Exchanges, queues, bindings and delay levels; nothing connects.
+    """
     show_topology(_find(ctx, where), queues)
 
 
@@ -321,9 +325,9 @@ def graph(where: str, form: str) -> None:
     help="How much to log.",
 )
 def broker(**given: Any) -> None:
-    """Run a broker for development and tests: AMQP 0-9-1, no RabbitMQ needed.
+    """Run a broker for development and tests; no RabbitMQ needed.
 
-    Any AMQP client can connect, as user guest with password guest. SIGTERM or
+    Any AMQP 0-9-1 client can connect, as user guest with password guest. SIGTERM or
     Ctrl-C closes all connections and exits 0. In production run RabbitMQ.
     """
     from amqtask.cli.broker import run_broker  # a worker need not hold a broker in memory
@@ -369,9 +373,9 @@ def dev(
     no_reload: bool,
     **worker: Any,
 ) -> None:
-    """Run a broker, a worker and a beat, and start these anew when code changes.
+    """Run broker, worker and beat, and have code changes take effect.
 
-    The broker is embedded, in memory, and whatever the app says it is used
+    Worker and beat start anew when code changes. The broker is embedded, in memory, and whatever the app says it is used
     instead; --broker or AMQTASK_BROKER name another one, --data keeps what it
     has. Ctrl-C ends all.
     """

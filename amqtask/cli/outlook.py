@@ -89,7 +89,7 @@ def export(ctx: click.Context, /, where: str | None, file: IO[str], all_: bool, 
 @click.option("--replace", is_flag=True, help="Put them in place of those of the same names.")
 @click.pass_context
 def import_(ctx: click.Context, /, where: str | None, file: IO[str], replace: bool) -> None:
-    """Add the entries in FILE, as export writes them: all of them, or none."""
+    """Add the entries in FILE, as export writes them: all, or none."""
     with find(ctx, where) as app:
         found = load_entries(file.read(), tz=app.settings.timezone, where=file.name)
         for entry in found:

@@ -98,27 +98,23 @@ async def _run(
     starter = Forks(
         template,
         app=spec.app if settings.preload == "app" else None,
-        most=most if least == most and spec.keeps_processes else None,
+        most=most + beat if least == most and spec.keeps_processes else None,
     )
     supervisor = Supervisor(
         app,
         spec,
         processes=min(most, max(least, settings.processes)),
+        beat=beat,
         scaler=Scaler(least, most, idle=settings.autoscale_idle) if settings.autoscale else None,
         deaf_timeout=settings.deaf_timeout,
         notifier=Notifier(),
         starter=starter,
     )
     async with AsyncExitStack() as stack:
-        status = supervisor.status
-        if beat:
-            from amqtask.cli.beat import with_beat  # most workers run none
-
-            status = await stack.enter_async_context(with_beat(app, spec.name, status))
         if settings.health_port is not None:
             from amqtask.monitor import HealthServer  # a worker that nobody probes need not hold it
 
-            health = HealthServer(status, settings.health_host, settings.health_port)
+            health = HealthServer(supervisor.status, settings.health_host, settings.health_port)
             await health.start()
             stack.push_async_callback(health.stop)
         return await supervisor.run()

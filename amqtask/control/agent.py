@@ -70,8 +70,7 @@ class Agent:
             working.cancel()
             await channel.close()
 
-    def _on_message(self, _: Any, __: Any, props: Any, body: bytes) -> None:
-        message = Message(body, message_id=props.message_id, reply_to=props.reply_to)
+    def _on_message(self, _: int, __: bool, ___: str, ____: str, message: Message) -> None:
         try:
             self._waiting.put_nowait(decode_request(message))
         except MalformedMessage as error:

@@ -73,9 +73,6 @@ def resend(
         headers["retries"] = retries
         headers["eta"] = None if eta is None else instant("eta", eta)
         return replace(message, headers=headers, expiration=None, user_id=None)
-    compression = headers.pop("compression", None)
-    if isinstance(compression, bytes):
-        compression = compression.decode("utf-8")
     successor = replace(
         call,
         args=call.args if args is None else args,
@@ -85,9 +82,23 @@ def resend(
         headers={},  # they are in the message's headers already, and stay as they came
         stamps={},
     )
-    fresh = encode(successor, serializer=serializer, compression=compression or None, now=0)
+    return _written_anew(message, headers, successor, call.stamps, serializer)
+
+
+def _written_anew(
+    message: Message,
+    headers: dict[str, Any],
+    call: Call,
+    stamps: Mapping[str, Any],
+    serializer: Serializer,
+) -> Message:
+    """Return ``message`` with the body of ``call``, and its headers over those that came."""
+    compression = headers.pop("compression", None)
+    if isinstance(compression, bytes):
+        compression = compression.decode("utf-8")
+    fresh = encode(call, serializer=serializer, compression=compression or None, now=0)
     headers.update(fresh.headers)
-    headers["stamps"] = clean_headers(call.stamps)
+    headers["stamps"] = clean_headers(stamps)
     return replace(
         message,
         body=fresh.body,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from amqtask.backends import Pending
 from amqtask.errors import ResultTimeout
+from amqtask.result.inbox import Inbox
 from amqtask.waiting import no_waiting_in_tasks
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
 
     Args:
         results: Handles; each is yielded once.
-        timeout: Seconds for all of them.
+        timeout: Seconds for all of them; 0 only looks.
 
     Raises:
         ResultTimeout: One or more had not ended in time.
@@ -35,7 +36,9 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
         self._timeout = timeout
 
     def __iter__(self) -> Iterator[AsyncResult[R]]:
-        no_waiting_in_tasks(self._timeout)
+        if no_waiting_in_tasks(self._timeout) == 0:
+            for result in self._results:
+                result._look()
         ended: queue.SimpleQueue[AsyncResult[R]] = queue.SimpleQueue()
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         callbacks = self._register(ended.put)
@@ -50,20 +53,17 @@ class as_completed(Generic[R]):  # noqa: N801 - it is called, as asyncio's is
             _take_back(callbacks)
 
     async def __aiter__(self) -> AsyncIterator[AsyncResult[R]]:
-        no_waiting_in_tasks(self._timeout)
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Queue[AsyncResult[R]] = asyncio.Queue()
-
-        def put(result: AsyncResult[R]) -> None:
-            loop.call_soon_threadsafe(ended.put_nowait, result)
-
-        deadline = None if self._timeout is None else loop.time() + self._timeout
-        callbacks = self._register(put)
+        if no_waiting_in_tasks(self._timeout) == 0:
+            for result in self._results:
+                await result._alook()
+        ended: Inbox[AsyncResult[R]] = Inbox()
+        now = asyncio.get_running_loop().time()
+        deadline = None if self._timeout is None else now + self._timeout
+        callbacks = self._register(ended.put)
         try:
             for count in range(len(callbacks)):
                 try:
-                    async with asyncio.timeout_at(deadline):
-                        result = await ended.get()
+                    result = await ended.get(deadline)
                 except TimeoutError:
                     raise self._late(count) from None
                 yield result

@@ -112,10 +112,8 @@ class AsyncResult(Generic[R]):
                 it imported, else `RemoteError`; the remote traceback is its cause.
         """
         pending, timeout = self._need(), no_waiting_in_tasks(timeout)
-        if not pending.ready and self._stored:
-            # it may be there: then nobody need be asked to follow it
-            with suppress(BackendUnavailable):  # whoever follows it tries again
-                self.refresh()
+        if self._stored:  # it may be there: then nobody need be asked to follow it
+            self._look()
         if not pending.ready and not pending.wait(timeout):
             raise self._timeout(timeout)
         return self._outcome(propagate)
@@ -123,9 +121,8 @@ class AsyncResult(Generic[R]):
     async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> R:
         """Await the outcome and return the task's value; as `get`."""
         pending, timeout = self._need(), no_waiting_in_tasks(timeout)
-        if not pending.ready and timeout == 0:  # nobody would have the time to follow it
-            with suppress(BackendUnavailable):
-                await self.arefresh()
+        if timeout == 0:  # nobody would have the time to follow it
+            await self._alook()
         if not pending.ready and not await pending.wait_async(timeout):
             raise self._timeout(timeout)
         return self._outcome(propagate)
@@ -141,17 +138,21 @@ class AsyncResult(Generic[R]):
         faster than they are taken, or are stored, some may be left out.
 
         Args:
-            timeout: Seconds for all of it.
+            timeout: Seconds for all of it; 0 only looks.
 
         Raises:
             NoBackend: Results are off.
             ResultTimeout: It did not end in time.
             WaitInTask: As `get`.
         """
+        if timeout == 0:
+            self._look()
         return news.watch(self._need(), timeout, self._timeout)
 
     async def awatch(self, timeout: float | None = None) -> AsyncIterator[Progress]:
         """Yield the task's progress, without blocking; as `watch`."""
+        if timeout == 0:
+            await self._alook()
         async for progress in news.awatch(self._need(), timeout, self._timeout):
             yield progress
 
@@ -168,6 +169,14 @@ class AsyncResult(Generic[R]):
         pending = self._need()
         if not pending.ready and self._backend is not None:
             await self._backend.arefresh(pending)
+
+    def _look(self) -> None:
+        with suppress(BackendUnavailable):  # whoever follows the call tries again
+            self.refresh()
+
+    async def _alook(self) -> None:
+        with suppress(BackendUnavailable):
+            await self.arefresh()
 
     @property
     def meta(self) -> ResultMeta | None:

@@ -39,7 +39,7 @@ class ResultSet(Generic[R]):
         """Wait for all and return their values, in the order of the handles.
 
         Args:
-            timeout: Seconds for all of them.
+            timeout: Seconds for all of them; None waits for ever, 0 only looks.
             propagate: True raises the first exception there is, without waiting for the
                 rest; False has exceptions in the list.
 

@@ -11,6 +11,7 @@ from amqtask.backends import Pending
 from amqtask.errors import ResultTimeout
 from amqtask.message.results import ResultMeta
 from amqtask.progress import Progress
+from amqtask.result.inbox import Inbox
 from amqtask.waiting import no_waiting_in_tasks
 
 #: Returns the error for a call that did not end in time.
@@ -47,23 +48,18 @@ def watch(pending: Pending, timeout: float | None, late: Late) -> Iterator[Progr
 async def awatch(pending: Pending, timeout: float | None, late: Late) -> AsyncIterator[Progress]:
     """Yield what a call reports, without blocking; as `watch`."""
     no_waiting_in_tasks(timeout)
-    loop = asyncio.get_running_loop()
-    news: asyncio.Queue[ResultMeta | None] = asyncio.Queue()
-
-    def put(meta: ResultMeta | None) -> None:
-        loop.call_soon_threadsafe(news.put_nowait, meta)
+    news: Inbox[ResultMeta | None] = Inbox()
 
     def end() -> None:
-        put(None)
+        news.put(None)
 
-    deadline = None if timeout is None else loop.time() + timeout
-    pending.follow(put)
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+    pending.follow(news.put)
     pending.on_ready(end)
     try:
         while True:
             try:  # not around the yield: what the caller does there has no deadline of ours
-                async with asyncio.timeout_at(deadline):
-                    meta = await news.get()
+                meta = await news.get(deadline)
             except TimeoutError:
                 raise late(timeout) from None
             if meta is None:
@@ -72,4 +68,4 @@ async def awatch(pending: Pending, timeout: float | None, late: Late) -> AsyncIt
                 yield progress
     finally:
         pending.forget(end)
-        pending.unfollow(put)
+        pending.unfollow(news.put)

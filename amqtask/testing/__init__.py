@@ -8,6 +8,7 @@ in one line how to get it where that fails.
 
 from __future__ import annotations
 
+from amqtask.testing.beat import Beat
 from amqtask.testing.eager import Eager, eager
 from amqtask.testing.failures import CallParked, Failure
 from amqtask.testing.letters import Letter
@@ -17,6 +18,7 @@ from amqtask.testing.servers import Server, find, find_or_start, missing, requir
 from amqtask.testing.worker import Worker
 
 __all__ = [
+    "Beat",
     "CallParked",
     "Eager",
     "Failure",

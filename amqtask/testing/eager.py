@@ -355,16 +355,15 @@ def eager(app: App, *, propagate: bool = True) -> Iterator[Eager]:
     Threads: it holds for calls from all threads.
     """
     made = Eager(app, propagate=propagate)
-    before = app.stand_in, app._backend, app._joins
-    app.stand_in, app._joins = made, JoinsHere()
-    if app._backend is not None:
-        app._backend = _Here()
-    app._made = None  # it holds the backend
+    producer = app.producer
+    before = producer.stand_in, producer.backend, app._joins
+    producer.stand_in, app._joins = made, JoinsHere()
+    if producer.backend is not None:
+        producer.backend = _Here()
     try:
         yield made
     finally:
-        app.stand_in, app._backend, app._joins = before
-        app._made = None
+        producer.stand_in, producer.backend, app._joins = before
 
 
 def over_the_wire(publication: Publication) -> Message:

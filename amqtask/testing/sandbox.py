@@ -1,13 +1,14 @@
 """One test's broker: a vhost of its own, its time, what is in it, and the apps that use it.
 
-    open --use(app), worker(app)--> in use --close--> workers stopped, apps back where they were,
-                                                      vhost deleted, failures raised
+    open --use(app), worker(app), beat(app)--> in use
+    in use --close--> beats and workers stopped, apps back where they were, vhost deleted,
+                      failures raised
 
 Time passes in steps. It stands still while the test waits for its workers, and `advance` jumps from one instant at which something falls
 due to the next, and lets the workers finish what that brought before it jumps
 on. So a task that fails at minute one and waits two more is tried again at
 minute three, not at the end of the hour that was asked for, whatever the
-threads do.
+threads do. An instant of a schedule is such an instant too, where a beat runs.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from amqtask.app import App
 from amqtask.broker.queues import Queue
 from amqtask.clock import telling, wall
+from amqtask.testing.beat import Beat
 from amqtask.testing.embedded import Server, StoppableClock
 from amqtask.testing.failures import Failure, Failures
 from amqtask.testing.faults import Faults
@@ -38,6 +41,8 @@ _numbers = itertools.count(1)
 #: Seconds that a delayed call may come after its time, as delays are rounded up; and a microsecond,
 #: for sums of the same seconds in another order differ, by more the longer the machine runs.
 _TICK = TICK_MS / 1000 + 1e-6
+#: Seconds by which times of day differ at least.
+_MICROSECOND = 1e-6
 
 
 class Sandbox(Outbox):
@@ -61,6 +66,7 @@ class Sandbox(Outbox):
         self._failures = Failures()
         self._apps: list[App] = []
         self._workers: list[Worker] = []
+        self._beats: list[Beat] = []
         self._vhost = server.vhost(self._name)
         assert isinstance(self._vhost.clock, StoppableClock)
         self._clock = self._vhost.clock
@@ -70,7 +76,7 @@ class Sandbox(Outbox):
         self._closing.callback(self._failures.forget)
 
     def close(self) -> None:
-        """Stop workers, give apps back, delete what was on the broker.
+        """Stop beats and workers, give apps back, delete what was on the broker.
 
         Raises:
             BaseException: What a task raised that the test has not seen.
@@ -82,6 +88,8 @@ class Sandbox(Outbox):
             self._closing.callback(self._look_for_failures)
             for worker in self._workers:
                 self._closing.callback(worker.stop)
+            for beat in self._beats:
+                self._closing.callback(beat.stop)
         self._failures.raise_first()
 
     # -- apps and workers -----------------------------------------------------
@@ -95,9 +103,9 @@ class Sandbox(Outbox):
             self._apps.append(app)
             before = app.transport.move_to([BrokerURL.parse(self.url)])
             record = partial(self.record, app)
-            app.on_sent.append(record)
+            app.producer.on_sent.append(record)
             self._closing.callback(app.transport.move_to, before)
-            self._closing.callback(app.on_sent.remove, record)
+            self._closing.callback(app.producer.on_sent.remove, record)
             self._make_levels(app)
         self._failures.watch(app)
         return app
@@ -126,6 +134,22 @@ class Sandbox(Outbox):
         self._workers.append(worker)
         return worker
 
+    def beat(self, app: App, name: str = "test-beat") -> Beat:
+        """Return a beat for an app; start it by ``with``, ``async with`` or `Beat.start`.
+
+        Where one runs, `advance` stops at every instant of the app's schedule.
+
+        Args:
+            app: Its entries; it is pointed at this broker.
+            name: What logs and ``app.schedules.status()`` call it.
+        """
+        self.use(app)
+        app.import_tasks()
+        self._failures.watch(app)
+        beat = Beat(app, name, lambda: any(each.leads for each in self._beats if each.app is app))
+        self._beats.append(beat)
+        return beat
+
     # -- time -----------------------------------------------------------------
 
     def now(self) -> float:
@@ -143,7 +167,7 @@ class Sandbox(Outbox):
     def advance(self, seconds: float, *, timeout: float = PATIENCE) -> None:
         """Let time pass at once: delays, TTLs and back-off that end in it fire, in their order.
 
-        Workers that run have run what that brought them when this returns. What is due
+        So do schedules, where a `beat` runs. Workers that run have run what that brought them when this returns. What is due
         within one tick of the delays, 50 ms, beyond the end fires too.
 
         Args:
@@ -153,35 +177,64 @@ class Sandbox(Outbox):
         Raises:
             ValueError: It is negative.
             BaseException: What a task raised that is not retried.
-            AssertionError: A worker was not idle in time.
+            AssertionError: A worker was not idle, or a beat not done, in time.
         """
         if seconds < 0:
             raise ValueError(f"time cannot go back by {-seconds!r} seconds")
         deadline = time.monotonic() + timeout
         with self._clock.standing():
             target = self._clock.now() + seconds
-            self._wait_until_idle(deadline)
-            while not self._server.run(lambda: self._jump(target)):
-                self._wait_until_idle(deadline)
+            while not self._server.run(partial(self._jump, target, self._settle(deadline))):
+                continue
+            self._settle(deadline)
             self._wait_until_idle(deadline)
         self._raise_failures()
 
-    def _jump(self, target: float) -> bool:
-        """Go on to ``target``; False at the first instant that gives a worker something to do."""
-        clock = self._clock
-        while (due := clock.due) is not None and due <= target + _TICK:
+    def _jump(self, target: float, fire: datetime | None) -> bool:
+        """Go on to ``target``; False at the first instant that gives somebody something to do.
+
+        Args:
+            fire: When a beat has something to send.
+        """
+        clock, stop = self._clock, self._instant(fire)
+        end = target + _TICK if stop is None else min(stop, target + _TICK)
+        while not (busy := self._busy()) and (due := clock.due) is not None and due <= end:
             clock.advance(max(0.0, due - clock.now()))
-            if self._busy():
-                return False
-        clock.advance(max(0.0, target - clock.now()))
-        return True
+        if busy:
+            return False
+        there = stop is None or stop > target
+        clock.advance(max(0.0, (target if stop is None else min(stop, target)) - clock.now()))
+        return there
+
+    def _instant(self, fire: datetime | None) -> float | None:
+        """Return the time of day of a fire by the broker's clock; later than now in any case."""
+        if fire is None:
+            return None
+        return self._clock.now() + max(_MICROSECOND, fire.timestamp() - self._clock.wall())
+
+    def _settle(self, deadline: float) -> datetime | None:
+        """Have workers and beats do what there is to do now; returns when beats have more."""
+        self._wait_until_idle(deadline)
+        while True:
+            beats = [beat for beat in self._beats if beat.running]
+            try:
+                found = {beat.app.name: look for beat in beats if (look := beat.catch_up(deadline))}
+            except TimeoutError:
+                raise AssertionError("a beat did not send what is due in time") from None
+            if not (missing := {beat.app.name for beat in beats} - found.keys()):
+                return min((each.fire for each in found.values() if each.fire), default=None)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no beat of {', '.join(missing)} got to lead in time")
+            time.sleep(0.005)  # its connection was lost: it, or another one, is on its way
 
     # -- idleness -------------------------------------------------------------
 
     def run_until_idle(self, timeout: float = PATIENCE) -> None:
         """Wait until the workers have nothing to do; see `Worker.run_until_idle`."""
+        deadline = time.monotonic() + timeout
         with self._clock.standing():
-            self._wait_until_idle(time.monotonic() + timeout)
+            self._settle(deadline)
+            self._wait_until_idle(deadline)
         self._raise_failures()
 
     def drain(self, timeout: float = PATIENCE) -> None:
@@ -189,9 +242,8 @@ class Sandbox(Outbox):
         deadline = time.monotonic() + timeout
         with self._clock.standing():
             try:
-                self._wait_until_idle(deadline)
-                while not self._server.run(self._jump_to_the_next):
-                    self._wait_until_idle(deadline)
+                while not self._server.run(partial(self._jump_to_the_next, self._settle(deadline))):
+                    continue
             except AssertionError as late:
                 raise AssertionError(
                     f"calls were left after {timeout:g} s ({late}); does a task call itself? "
@@ -199,16 +251,23 @@ class Sandbox(Outbox):
                 ) from None
         self._raise_failures()
 
-    def _jump_to_the_next(self) -> bool:
-        """Let time pass until something becomes of what waits; True when nothing waits."""
-        clock = self._clock
-        while any(len(queue) for queue in self._waiting_rooms()):
+    def _jump_to_the_next(self, fire: datetime | None) -> bool:
+        """Let time pass until something becomes of what waits; True when nothing waits.
+
+        Args:
+            fire: When a beat has something to send; that alone is nothing to wait for.
+        """
+        clock, stop = self._clock, self._instant(fire)
+        while not self._busy():
+            if not any(len(queue) for queue in self._waiting_rooms()):
+                return True
             due = clock.due
             assert due is not None, "messages wait for a time, and no timer is set"
-            clock.advance(max(0.0, due - clock.now()))
-            if self._busy():
+            if stop is not None and stop < due:
+                clock.advance(max(0.0, stop - clock.now()))
                 return False
-        return True
+            clock.advance(max(0.0, due - clock.now()))
+        return False
 
     def _waiting_rooms(self) -> Iterator[Queue]:
         """Yield the queues that messages leave by themselves: the levels of delays."""

@@ -12,18 +12,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from amqtask.app import App
 from amqtask.testing.failures import Failure
+from amqtask.testing.threads import LoopThread
 from amqtask.worker.node import Node
 
 if TYPE_CHECKING:
     from amqtask.testing.sandbox import Sandbox
-
-T = TypeVar("T")
 
 #: Seconds in which a worker has to consume, and in which it has to stop.
 PATIENCE = 10.0
@@ -44,8 +43,7 @@ class Worker:
         self.app = app
         self._sandbox = sandbox
         self._changed = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LoopThread | None = None
         self._node = Node(
             app,
             queues,
@@ -63,14 +61,10 @@ class Worker:
         Raises:
             AssertionError: It does not consume.
         """
-        if self._loop is not None:
+        if self._thread is not None:
             return self
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._serve, args=(self._loop,), daemon=True, name="amqtask-test-worker"
-        )
-        self._thread.start()
-        self._run(self._node.start())
+        self._thread = LoopThread("amqtask-test-worker")
+        self._thread.run(self._node.start(), PATIENCE)
         while not self._node.ready:
             if not self._changed.wait(PATIENCE):
                 raise AssertionError(
@@ -86,15 +80,13 @@ class Worker:
         Raises:
             AssertionError: A task did not end; the text names it.
         """
-        loop, self._loop = self._loop, None
-        if loop is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
         try:
-            stuck = asyncio.run_coroutine_threadsafe(self._stop(), loop).result()
+            stuck = thread.run(self._stop())
         finally:
-            loop.call_soon_threadsafe(loop.stop)
-            assert self._thread is not None
-            self._thread.join()
+            thread.close()
         if stuck:
             raise AssertionError(
                 f"the worker did not stop: {stuck} of its tasks still ran after {PATIENCE:g} s"
@@ -109,24 +101,6 @@ class Worker:
             await self._node.stop_now()
             return stuck
         return 0
-
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            loop.close()
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     def __enter__(self) -> Worker:
         return self.start()
@@ -155,7 +129,7 @@ class Worker:
     @property
     def running(self) -> bool:
         """Whether it has been started, and not stopped."""
-        return self._loop is not None
+        return self._thread is not None
 
     @property
     def counts(self) -> Counter[str]:

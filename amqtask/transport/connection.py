@@ -17,9 +17,11 @@ from pika import exceptions as pika_errors
 from pika import frame
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.adapters.utils import connection_workflow
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.heartbeat import HeartbeatChecker
 
-from amqtask.transport.deliveries import Reader
+from amqtask.transport.confirms import OnConfirm, read_acks
+from amqtask.transport.deliveries import Reader, Sink
 
 #: Looks per heartbeat for a byte from the broker.
 _LOOKS = 4
@@ -82,8 +84,9 @@ class Connection(AsyncioConnection):
     """A connection on the running loop; making it is what begins to open it.
 
     Attributes:
-        deliveries: Reads the deliveries of the channels that it has sinks for; what is too
-            unusual for it reaches the channel's pika consumer instead.
+        sinks: For each channel whose deliveries are read here, who takes them; what is too
+            unusual to be read here reaches that channel's pika consumer instead.
+        takers: The same for confirms.
     """
 
     def __init__(
@@ -94,7 +97,9 @@ class Connection(AsyncioConnection):
         on_open_error_callback: Any,
         on_close_callback: Any,
     ) -> None:
-        self.deliveries = Reader(self._leave_to_pika)
+        self.sinks: dict[int, Sink] = {}
+        self.takers: dict[int, OnConfirm] = {}
+        self._deliveries = Reader(self.sinks, self._leave_to_pika)
         super().__init__(
             parameters,
             on_open_callback,
@@ -105,7 +110,25 @@ class Connection(AsyncioConnection):
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ
+        # one read each turn of the loop: pika would read on until the socket says that it is empty
+        transport._MAX_CONSUME_BYTES = 1
         super()._proto_connection_made(transport)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        """Send at once, and leave to the loop what the socket does not take.
+
+        pika has the loop look first whether the socket is writable, which costs more than to send.
+        """
+        transport: Any = self._transport
+        if type(transport) is _AsyncPlaintextTransport and not transport._tx_buffers:
+            try:
+                sent = transport._sock.send(data)
+            except OSError:  # full, or broken: pika meets the same error, and ends the connection
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
         # pika passes the class instead of an instance here, and then fails on an assert
@@ -123,9 +146,13 @@ class Connection(AsyncioConnection):
         start = 0
         try:
             while start < len(buffer):
-                start, waits = self.deliveries.read(buffer, start)
+                begun = start
+                start, waits = self._deliveries.read(buffer, start)
                 if waits:
                     break
+                start = read_acks(buffer, start, self.takers)
+                if start > begun:
+                    continue
                 length, value = frame.decode_frame(buffer[start : _frame_end(buffer, start)])
                 if value is None:
                     break
@@ -134,6 +161,12 @@ class Connection(AsyncioConnection):
         finally:
             self.bytes_received += start
             self._frame_buffer = buffer[start:]
+
+    def forget(self, channel: int) -> None:
+        """Read a channel no more, which is closed: its number may be another's soon."""
+        self.sinks.pop(channel, None)
+        self.takers.pop(channel, None)
+        self._deliveries.drop(channel)
 
     def _leave_to_pika(self, channel: int, head: bytes, body: bytes) -> None:
         """Have pika read a delivery after all, as far as its body is here."""

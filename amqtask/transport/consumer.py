@@ -91,9 +91,7 @@ class Lease:
     def flush(self) -> None:
         """Send the acks that wait."""
         if self._channel.is_open:
-            ack = self._channel.raw.basic_ack
-            for tag, multiple in self._acks.flush():
-                ack(tag, multiple)
+            self._channel.send_acks(self._acks.flush())
 
     def _stale(self, verb: str, tag: int) -> bool:
         if self._channel.is_open:

@@ -20,7 +20,7 @@ Source: AMQP 0-9-1 specification, 2.3.5 (frames), 4.2 (fields), 1.8.3.13
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from struct import Struct, error
@@ -57,23 +57,22 @@ class Reader:
     """Reads the deliveries of one connection.
 
     Args:
+        sinks: For each channel that is read here, who takes its deliveries.
         leave: Called with a delivery that was held and is pika's to read after all: its channel,
             its method and its header frame, and what has come of its body.
-
-    Attributes:
-        sinks: For each channel that is read here, who takes its deliveries.
     """
 
-    def __init__(self, leave: Callable[[int, bytes, bytes], None]) -> None:
-        self.sinks: dict[int, Sink] = {}
+    def __init__(
+        self, sinks: Mapping[int, Sink], leave: Callable[[int, bytes, bytes], None]
+    ) -> None:
+        self._sinks = sinks
         self._leave = leave
         self._held: dict[int, _Held] = {}  # by channel
         self._filling: _Held | None = None  # whose body frame is on its way
         self._left = 0  # bytes of that frame's payload still to come
 
-    def forget(self, channel: int) -> None:
-        """Read this channel no more, which is closed; its number may be another's soon."""
-        self.sinks.pop(channel, None)
+    def drop(self, channel: int) -> None:
+        """Drop what is held of a channel, which is closed."""
         self._held.pop(channel, None)
 
     def read(self, buffer: bytes, start: int) -> tuple[int, bool]:
@@ -90,7 +89,7 @@ class Reader:
         Raises:
             InvalidFrameError: The body frame that was on its way has no end.
         """
-        size, sinks, held = len(buffer), self.sinks, self._held
+        size, sinks, held = len(buffer), self._sinks, self._held
         if self._filling is not None:
             start = self._fill(self._filling, buffer, start)
         while start + _HEAD < size:
@@ -161,7 +160,7 @@ class Reader:
             self._give_up(held.channel)
             return
         del self._held[held.channel]
-        self.sinks[held.channel](*got)
+        self._sinks[held.channel](*got)
 
     def _give_up(self, channel: int) -> None:
         """Leave a delivery that was held to pika."""

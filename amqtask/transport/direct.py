@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from pika.spec import BasicProperties
-
 from amqtask.errors import AccessRefused, ChannelClosed, ConfigurationError
 from amqtask.message.model import Message
 from amqtask.transport.frames import DIRECT_REPLIES
@@ -83,14 +81,6 @@ class DirectReplies:
         for on_lost in self._on_lost:
             on_lost(on_their_way)
 
-    def _on_message(self, _: object, __: object, props: BasicProperties, body: bytes) -> None:
-        message = Message(
-            body,
-            props.headers or {},
-            content_type=props.content_type,
-            content_encoding=props.content_encoding,
-            correlation_id=props.correlation_id,
-            message_id=props.message_id,
-        )
+    def _on_message(self, _: int, __: bool, ___: str, ____: str, message: Message) -> None:
         for take in self._takers:
             take(message)

@@ -186,14 +186,12 @@ class Fenced:
 
     # -- outcomes -----------------------------------------------------------------
 
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        tag: int = method.delivery_tag
-        covered = [sent for sent in self._unconfirmed if sent <= tag] if method.multiple else [tag]
+    def _on_confirm(self, tag: int, multiple: bool, nacked: bool) -> None:
+        covered = [sent for sent in self._unconfirmed if sent <= tag] if multiple else [tag]
         for sent in covered:
             publication = self._unconfirmed.pop(sent, None)
             if publication is not None and not publication.done:
-                self._confirmed(publication, nacked=isinstance(method, Basic.Nack))
+                self._confirmed(publication, nacked=nacked)
         if not self._unconfirmed and self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 

@@ -93,7 +93,7 @@ class Publication:
             for a message whose route depends on the time.
         requires: What has to be there first, in this order.
         deadline: `time.monotonic` instant after which it fails; None waits for ever.
-        on_done: Called once, on the I/O loop, when `error` is final.
+        on_done: Called once, in a turn of the I/O loop, when `error` is final.
         task: Name of the task, for error texts.
         hint: Remedy to add to an `Unroutable`.
 
@@ -166,8 +166,12 @@ class Publication:
         if not self.done:
             self.done = True
             self.error = error
-            if self.on_done is not None:
-                self.on_done(self)
+            tell, self.on_done = self.on_done, None  # what it knows may know this
+            if tell is not None:
+                try:
+                    tell(self)
+                except Exception:  # one caller's bug must not cost the others their messages
+                    log.exception("publisher.caller_failed %s: going on", self.what())
 
     def judge(self, *, nacked: bool) -> bool:
         """Finish it by what the broker said; False when it was returned and is worth another try.
@@ -220,7 +224,7 @@ class Publisher:
         link: Where sessions come from.
         max_message_size: Bytes of body above which nothing is even tried.
 
-    Threads: `send` only on the loop; other threads go through `Transport.publish`.
+    Threads: on the loop only, but for `try_send`; other threads go through `Transport.publish`.
     """
 
     def __init__(self, link: Link, *, max_message_size: int) -> None:
@@ -254,31 +258,66 @@ class Publisher:
         preparing = sum(len(group) for group in self._preparing.values())
         return len(self._waiting) + len(self._unconfirmed) + preparing
 
-    def send(self, publication: Publication) -> None:
-        """Publish; the outcome arrives through ``publication.on_done``."""
-        size = len(publication.message.body)
-        if size > self._max_message_size:
-            publication.finish(
-                publication.fail(
-                    MessageTooLarge,
-                    f"its body has {size} bytes, max_message_size is {self._max_message_size}",
-                    hint="store the data elsewhere and send a reference to it",
-                )
-            )
-            return
-        if self._closed:  # nobody would ever give it an outcome
-            publication.finish(publication.fail(PublishTimeout, "the app was closed"))
+    def send(self, *publications: Publication) -> None:
+        """Publish; each outcome arrives through ``publication.on_done``."""
+        for publication in publications:
+            if (error := self._refusal(publication)) is None:
+                self._waiting.append(publication)
+            else:
+                publication.finish(error)
+        if not self._waiting:
             return
         self._idle.clear()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
-        self._waiting.append(publication)
         if self._channel is not None:
             self._pump()
         elif self._link.refused:
             self._link_changed()
         else:
             self.start()
+
+    def try_send(self, publication: Publication) -> bool:
+        """Publish from another thread, in a turn of the loop, if it can go out at once.
+
+        Returns:
+            False when `send` has to do it.
+        """
+        channel = self._channel
+        if (
+            channel is None
+            or not channel.is_open
+            or channel.session.blocked is not None
+            or self._waiting
+            or self._sweeper is None
+            or self._full
+            or not self._ready.issuperset(publication.requires)
+            or self._refusal(publication) is not None
+        ):
+            return False
+        self._idle.clear()
+        try:
+            channel.write(self._frames(channel, publication))
+        except BaseException:
+            # thrown into this thread, by a time limit or ctrl-c: who knows what was written. The
+            # next connection sends again what has no confirm.
+            self._channel = None
+            channel.session.abort_soon()
+            raise
+        return True
+
+    def _refusal(self, publication: Publication) -> PublishError | None:
+        """Return why a publication is not even tried."""
+        size = len(publication.message.body)
+        if size > self._max_message_size:
+            return publication.fail(
+                MessageTooLarge,
+                f"its body has {size} bytes, max_message_size is {self._max_message_size}",
+                hint="store the data elsewhere and send a reference to it",
+            )
+        if self._closed:  # nobody would ever give it an outcome
+            return publication.fail(PublishTimeout, "the app was closed")
+        return None
 
     async def consume_replies(self, session: Session) -> None:
         """Take direct replies on the channel of now; for a `Requirement`.
@@ -388,9 +427,9 @@ class Publisher:
         channel, waiting = self._channel, self._waiting
         if channel is None or not channel.is_open or channel.session.blocked is not None:
             return
-        unconfirmed, ready, number = self._unconfirmed, self._ready, channel.number
+        ready = self._ready
         pieces: list[bytes | memoryview] = []
-        while waiting and len(unconfirmed) < WINDOW and self._bytes < WINDOW_BYTES:
+        while waiting and not self._full:
             publication = waiting.popleft()
             if publication.done:
                 continue
@@ -399,30 +438,42 @@ class Publisher:
                     self._prepare(channel.session, requirement, publication)
                     break
             else:
-                message = publication.message
-                if publication.address is not None:
-                    publication.exchange, publication.routing_key = publication.address()
-                try:
-                    pieces += publish_frames(
-                        number,
-                        publication.exchange,
-                        publication.routing_key,
-                        message,
-                        channel.body_max,
-                    )
-                except ValueError as error:
-                    what = publication.what()
-                    publication.finish(EncodeError(f"{what} was not published: {error}"))
-                    continue
-                self._tag += 1
-                self._bytes += len(message.body)
-                publication.sends += 1
-                publication.returned = None
-                unconfirmed[self._tag] = publication
+                pieces += self._frames(channel, publication)
                 if len(pieces) > _FLUSH_PIECES:
                     channel.write(pieces)
                     pieces = []
         channel.write(pieces)
+
+    @property
+    def _full(self) -> bool:
+        """Whether as much is under way as may be."""
+        return len(self._unconfirmed) >= WINDOW or self._bytes >= WINDOW_BYTES
+
+    def _frames(self, channel: Channel, publication: Publication) -> list[bytes | memoryview]:
+        """Return what is to be written to publish it, which counts as sent from here on.
+
+        It is nothing when it cannot be written; the publication has failed then.
+        """
+        if publication.address is not None:
+            publication.exchange, publication.routing_key = publication.address()
+        try:
+            pieces = publish_frames(
+                channel.number,
+                publication.exchange,
+                publication.routing_key,
+                publication.message,
+                channel.body_max,
+            )
+        except ValueError as error:
+            what = publication.what()
+            publication.finish(EncodeError(f"{what} was not published: {error}"))
+            return []
+        self._tag += 1
+        self._bytes += len(publication.message.body)
+        publication.sends += 1
+        publication.returned = None
+        self._unconfirmed[self._tag] = publication
+        return pieces
 
     def _prepare(self, session: Session, requirement: Requirement, first: Publication) -> None:
         """Hold ``first`` back, and all that need the same, until the requirement is met."""
@@ -467,12 +518,9 @@ class Publisher:
 
     # -- outcomes -----------------------------------------------------------------
 
-    def _on_confirm(self, frame: object) -> None:
-        method = frame.method  # type: ignore[attr-defined]
-        tag: int = method.delivery_tag
+    def _on_confirm(self, tag: int, multiple: bool, nacked: bool) -> None:
         unconfirmed = self._unconfirmed
-        nacked = isinstance(method, Basic.Nack)
-        if method.multiple:
+        if multiple:
             # tags are sent in order, so the dict is in order: the front is what is covered
             covered = []
             for sent in unconfirmed:

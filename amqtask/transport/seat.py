@@ -22,8 +22,6 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pika.spec import Basic
-
 from amqtask.clock import awake
 from amqtask.errors import ConnectionLost, TransportError
 from amqtask.message.model import Message
@@ -242,15 +240,13 @@ class Seat:
             self.news.set()
         self._active.set()
 
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        tag: int = method.delivery_tag
-        covered = [each for each in self._confirms if each <= tag] if method.multiple else [tag]
+    def _on_confirm(self, tag: int, multiple: bool, nacked: bool) -> None:
+        covered = [each for each in self._confirms if each <= tag] if multiple else [tag]
         for each in covered:
             future = self._confirms.pop(each, None)
             if future is None or future.done():
                 continue  # nobody waits for it any more
-            if isinstance(method, Basic.Nack):
+            if nacked:
                 self._end(f"queue {self.queue!r} refused a message")
             else:
                 future.set_result(None)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from pika import exceptions as pika_errors
 from pika.adapters.utils import connection_workflow
@@ -32,11 +32,14 @@ from amqtask.errors import (
     TransportError,
 )
 from amqtask.message.model import Message
+from amqtask.transport.confirms import OnConfirm, ack_frame
 from amqtask.transport.connection import Connection
 from amqtask.transport.deliveries import Sink
 from amqtask.transport.url import BrokerURL
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _ACCESS_CODES = (403, 530)
 _CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (['\"])(.*)\2")
@@ -237,6 +240,10 @@ class Session:
         if self.is_open:
             self._raw.abort()
 
+    def abort_soon(self) -> None:
+        """As `abort`; from any thread."""
+        self.closed.get_loop().call_soon_threadsafe(self.abort)
+
     def _on_close(self, _: Any, error: BaseException) -> None:
         if not self.closed.done():
             self.closed.set_result(connection_error(error, self.url))
@@ -397,11 +404,22 @@ class Channel:
         """``basic.qos`` for the consumers made after it."""
         await self._ask(self._raw.basic_qos, prefetch_count=prefetch)
 
-    async def confirm(self, on_confirm: Callable[[Any], None]) -> None:
-        """``confirm.select``; ``on_confirm`` gets each ack or nack frame."""
+    def send_acks(self, tags: Sequence[tuple[int, bool]]) -> None:
+        """``basic.ack`` of each tag, and of all before it where the second says so."""
+        number = self.number
+        self.write([ack_frame(number, tag, multiple) for tag, multiple in tags])
+
+    async def confirm(self, on_confirm: OnConfirm) -> None:
+        """``confirm.select``; ``on_confirm`` gets each ack and nack."""
         if self.closed.done():
             raise self.closed.result()
-        await self._ask(self._raw.confirm_delivery, on_confirm)
+
+        def take(frame: Any) -> None:
+            method = frame.method
+            on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Nack))
+
+        self._until_closed(self._raw.connection.takers, on_confirm)
+        await self._ask(self._raw.confirm_delivery, take)
 
     async def consume(
         self,
@@ -418,10 +436,7 @@ class Channel:
             arguments: The consumer's arguments.
             exclusive: Refused while there is another consumer, and no other one beside it.
         """
-        deliveries, number = self._raw.connection.deliveries, self.number
-        if number not in deliveries.sinks:
-            self.closed.add_done_callback(lambda _: deliveries.forget(number))
-        deliveries.sinks[number] = sink
+        self._until_closed(self._raw.connection.sinks, sink)
         ok = await self._ask(
             self._raw.basic_consume,
             queue,
@@ -431,10 +446,19 @@ class Channel:
         )
         return str(ok.consumer_tag)
 
-    async def consume_unacked(self, queue: str, on_message: Callable[..., None]) -> str:
+    async def consume_unacked(self, queue: str, sink: Sink) -> str:
         """``basic.consume`` with ``no-ack``; returns the consumer tag."""
+        self._until_closed(self._raw.connection.sinks, sink)
+        on_message = partial(_hand_over, sink)
         ok = await self._ask(self._raw.basic_consume, queue, on_message, auto_ack=True)
         return str(ok.consumer_tag)
+
+    def _until_closed(self, readers: dict[int, T], reader: T) -> None:
+        """Have a reader of the connection read this channel, for as long as there is one."""
+        connection, number = self._raw.connection, self.number
+        if number not in readers:
+            self.closed.add_done_callback(lambda _: connection.forget(number))
+        readers[number] = reader
 
     async def cancel(self, consumer_tag: str) -> None:
         """``basic.cancel``; deliveries under way still reach the callback."""

@@ -14,6 +14,7 @@ import asyncio
 import concurrent.futures.thread  # noqa: F401
 import encodings.idna  # noqa: F401
 import logging
+import selectors
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -46,6 +47,11 @@ class Mailbox:
                 self._loop.call_soon_threadsafe(self._drain)
             except RuntimeError:
                 log.debug("mailbox.closed: the loop is closed, nobody waits for this call")
+            except BaseException:
+                # thrown into this thread, by a time limit or ctrl-c: without a wake-up under way
+                # the flag would have everybody wait for one
+                self._awake = False
+                raise
 
     def _drain(self) -> None:
         self._awake = False
@@ -63,8 +69,27 @@ class Mailbox:
             self._loop.call_soon(self._drain)
 
 
+class _Selector(selectors.DefaultSelector):
+    """Lets go of the loop's turn while the loop has nothing to do but wait."""
+
+    def __init__(self, turn: threading.Lock) -> None:
+        super().__init__()
+        self._turn = turn
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._turn.release()
+        try:
+            return super().select(timeout)
+        finally:
+            self._turn.acquire()
+
+
 class IOThread:
     """A daemon thread that runs an event loop, started on first use.
+
+    Attributes:
+        turn: Held by the loop but while it waits. Another thread that holds it may use what
+            belongs to the loop as if it ran there, but may neither schedule anything nor wait.
 
     Threads: all methods may be called from any thread but its own.
     Fork: a forked child has no such thread; make a new one (`Transport` does).
@@ -76,6 +101,7 @@ class IOThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._mailbox: Mailbox | None = None
+        self.turn = threading.Lock()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -127,7 +153,7 @@ class IOThread:
     def _start(self) -> tuple[asyncio.AbstractEventLoop, Mailbox]:
         with self._lock:
             if self._loop is None or self._mailbox is None:
-                loop = asyncio.new_event_loop()
+                loop = asyncio.SelectorEventLoop(_Selector(self.turn))
                 self._mailbox = Mailbox(loop)
                 self._thread = threading.Thread(
                     target=self._serve, args=(loop,), name=self.name, daemon=True
@@ -138,11 +164,12 @@ class IOThread:
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        finally:
-            loop.close()
+        with self.turn:
+            try:
+                loop.run_forever()
+                pending = asyncio.all_tasks(loop)
+                for task in pending:
+                    task.cancel()
+                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            finally:
+                loop.close()

@@ -236,8 +236,8 @@ class Cancelled:
         await channel.consume_unacked(queue, self._on_notice)
         return lost
 
-    def _on_notice(self, _: Any, __: Any, ___: Any, body: bytes) -> None:
-        record = decode_cancellation(body)
+    def _on_notice(self, _: int, __: bool, ___: str, ____: str, message: Message) -> None:
+        record = decode_cancellation(message.body)
         if record is None:
             log.warning("cancel.malformed: a record that cannot be read is passed over")
             return

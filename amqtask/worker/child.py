@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 from amqtask.discovery import find_app
@@ -300,7 +301,7 @@ def main() -> None:
 
 
 def run_child(sock: socket.socket, board: int | None = None) -> NoReturn:
-    """Run a child, and end the process with it.
+    """Run a child, one that runs tasks or a beat, and end the process with it.
 
     Args:
         sock: The line to the supervisor; the spec is yet to come on it.
@@ -320,12 +321,22 @@ def run_child(sock: socket.socket, board: int | None = None) -> NoReturn:
         os.environ.update(spec.environ)
     sys.path[:] = spec.path
     set_up_logging(spec.loglevel)
-    run = _run(spec, Board.attach(named if board is None else board), sock)
-    end_process(asyncio.run(run))
+    run = _beat(spec, sock) if spec.beat else _child(spec, named if board is None else board, sock)
+    end_process(asyncio.run(_fused(run)))
 
 
-async def _run(spec: WorkerSpec, board: Board, sock: socket.socket) -> int:
-    code = await Child(spec, board, sock).run()
+async def _child(spec: WorkerSpec, board: int, sock: socket.socket) -> int:
+    return await Child(spec, Board.attach(board), sock).run()
+
+
+async def _beat(spec: WorkerSpec, sock: socket.socket) -> int:
+    from amqtask.beat.child import BeatChild  # those that run tasks need not hold it
+
+    return await BeatChild(spec, sock).run()
+
+
+async def _fused(run: Coroutine[Any, Any, int]) -> int:
+    code = await run
     # asyncio.run waits for threads and tasks that users started; not for ever
     fuse = threading.Timer(QUICK - 1.0, end_process, [code])
     fuse.daemon = True

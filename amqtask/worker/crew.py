@@ -51,14 +51,14 @@ class Crew:
         on_hopeless: Callable[[], None],
         spawn: Callable[[WorkerSpec, int], ChildProcess] = ChildProcess,
     ) -> None:
-        self.places: list[Place] = []
+        self.places: list[Place[ChildProcess]] = []
         self.counts: Counter[str] = Counter()
         self.failed = False
         self._spec = spec
         self._on_change = on_change
         self._on_hopeless = on_hopeless
         self._spawn_child = spawn
-        self._leaving: list[Place] = []
+        self._leaving: list[Place[ChildProcess]] = []
         self._offenders = Offenders()
         self._turn = asyncio.Lock()
         self._opened = 0
@@ -115,7 +115,7 @@ class Crew:
 
     # -- one after the other ------------------------------------------------------
 
-    async def replace(self, place: Place, *, patience: float = PATIENCE) -> bool:
+    async def replace(self, place: Place[ChildProcess], *, patience: float = PATIENCE) -> bool:
         """Replace the child of a place, the new one first; only one place at a time does so."""
         async with self._turn:
             return await place.replace(patience)
@@ -189,5 +189,5 @@ class Crew:
         self._on_hopeless()
 
 
-def _running(place: Place) -> int:
+def _running(place: Place[ChildProcess]) -> int:
     return place.child.beat.running if place.child is not None else 0

@@ -14,7 +14,9 @@ To the supervisor, under ``event``:
     ready                 every queue is consumed
     waiting  reasons      not every queue is
     beat     `Beat`       each second, from the thread that has the connection; each third one
-                          while it consumes and there is nothing to do
+                          while it consumes and there is nothing to do. That of a beat which sends
+                          calls has rss, reasons, and besides shown, how it is, and dead, why it
+                          does not tick
     stopping running      a stop has begun
     giving_up reason      it ends, and wants to be replaced at once
     stopped  counts       nothing is left; it ends now

@@ -14,20 +14,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from amqtask.transport.backoff import Backoff
 from amqtask.worker.ladder import Descent, Ladder, Rung
 from amqtask.worker.lines import GAVE_UP
-from amqtask.worker.spawn import ChildProcess, death, describe
+from amqtask.worker.spawn import ChildProcess
 
 log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=ChildProcess)
 
 #: Seconds a child must have lived for its death to count as the first of a row.
 HEALTHY = 10.0
 
 
-class Place:
+class Place(Generic[C]):
     """Keeps a child running until it is closed.
 
     Args:
@@ -47,15 +49,15 @@ class Place:
         self,
         index: int,
         *,
-        spawn: Callable[[int], ChildProcess],
+        spawn: Callable[[int], C],
         ladder: Callable[[], Ladder],
-        on_said: Callable[[ChildProcess], None],
-        on_end: Callable[[ChildProcess, int], None],
+        on_said: Callable[[C], None],
+        on_end: Callable[[C, int], None],
     ) -> None:
         self.index = index
-        self.child: ChildProcess | None = None
-        self.next: ChildProcess | None = None
-        self.retiring: dict[ChildProcess, Descent] = {}
+        self.child: C | None = None
+        self.next: C | None = None
+        self.retiring: dict[C, Descent] = {}
         self._spawn = spawn
         self._ladder = ladder
         self._on_said = on_said
@@ -75,7 +77,7 @@ class Place:
         """Whether it is closed, and the last child has ended."""
         return self.closed and not self._tasks
 
-    def children(self) -> Iterator[ChildProcess]:
+    def children(self) -> Iterator[C]:
         """Yield every process that belongs here, the retiring ones last."""
         yield from (child for child in (self.child, self.next) if child is not None)
         yield from list(self.retiring)
@@ -128,7 +130,8 @@ class Place:
                     await self._changed.wait()
         except TimeoutError:
             log.error(
-                "child.not_ready pid=%d seconds=%g reasons=%s: it is ended, the old one goes on",
+                "%s.not_ready pid=%d seconds=%g reasons=%s: it is ended, the old one goes on",
+                fresh.KIND,
                 fresh.pid,
                 patience,
                 list(fresh.reasons),
@@ -147,7 +150,7 @@ class Place:
 
     # -- a child's life -----------------------------------------------------------
 
-    def _start(self) -> ChildProcess:
+    def _start(self) -> C:
         child = self._spawn(self.index)
         self._keep(self._live(child), f"amqtask child {child.pid}")
         return child
@@ -157,8 +160,8 @@ class Place:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _live(self, child: ChildProcess) -> None:
-        code = await child.watch(self._said)
+    async def _live(self, child: C) -> None:
+        code = await child.watch(lambda _: self._said(child))
         refill = False
         if child in self.retiring:
             self.retiring.pop(child).close()
@@ -177,11 +180,11 @@ class Place:
             await self._refill(child, code)
         child.close()
 
-    def _said(self, child: ChildProcess) -> None:
+    def _said(self, child: C) -> None:
         self._changed.set()
         self._on_said(child)
 
-    async def _refill(self, child: ChildProcess, code: int) -> None:
+    async def _refill(self, child: C, code: int) -> None:
         if code == GAVE_UP and child.gave_up is not None:
             log.warning(
                 "child.gave_up pid=%d reason=%r: another one starts at once, its other tasks "
@@ -194,12 +197,11 @@ class Place:
                 self._backoff.reset()
             wait = self._backoff.next()
             log.error(
-                "child.died pid=%d ran=%r %s: another one starts in %.1f s, what it ran is "
-                "delivered again",
-                child.pid,
-                describe(child.ran(), time.time()),
-                death(code),
+                "%s.died %s: another one starts in %.1f s, %s",
+                child.KIND,
+                child.epitaph(code),
                 wait,
+                child.AFTERMATH,
             )
             await self._pause(wait)
         await self._fill()
@@ -215,23 +217,23 @@ class Place:
             else:
                 return
 
-    def _report(self, child: ChildProcess, code: int) -> None:
+    def _report(self, child: C, code: int) -> None:
         if code:
             log.error(
-                "child.died pid=%d ran=%r %s: nobody follows it, what it ran is delivered again",
-                child.pid,
-                describe(child.ran(), time.time()),
-                death(code),
+                "%s.died %s: nobody follows it, %s",
+                child.KIND,
+                child.epitaph(code),
+                child.AFTERMATH,
             )
         else:
-            log.info("child.ended pid=%d counts=%s", child.pid, dict(child.counts))
+            log.info("%s.ended pid=%d counts=%s", child.KIND, child.pid, dict(child.counts))
 
     def _promote(self) -> None:
         old, self.child, self.next = self.child, self.next, None
         if old is not None:
             self._retire(old)
 
-    def _retire(self, child: ChildProcess, least: Rung = Rung.WARM) -> None:
+    def _retire(self, child: C, least: Rung = Rung.WARM) -> None:
         if child not in self.retiring:
             self.retiring[child] = Descent(self._ladder(), lambda: [child])
         self.retiring[child].press(least)

@@ -178,7 +178,7 @@ class Rounds:
         elif self._deaf_timeout and silence > self._deaf_timeout / 2:
             child.kill(f"it was silent for {silence:.0f} s")
 
-    def _judge(self, place: Place, child: ChildProcess, now: float) -> None:
+    def _judge(self, place: Place[ChildProcess], child: ChildProcess, now: float) -> None:
         unready = self._unready.look(child, not child.ready, now)
         if child.rung is not Rung.RUNNING and unready > LEAVING and child.ending is None:
             log.info("child.leaving pid=%d: it was told to stop, another one takes over", child.pid)
@@ -194,7 +194,9 @@ class Rounds:
             why = "; ".join(child.reasons)
             self._replace(place, "child.deaf pid=%d: %s, another one takes over", child, why)
 
-    def _replace(self, place: Place, line: str, child: ChildProcess, why: str) -> None:
+    def _replace(
+        self, place: Place[ChildProcess], line: str, child: ChildProcess, why: str
+    ) -> None:
         if self._replacing:
             return  # one at a time; it will still be so at a later round
 

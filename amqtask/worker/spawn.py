@@ -17,7 +17,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from amqtask.worker.board import Board, BoardEntry
 from amqtask.worker.ladder import QUICK, Rung
@@ -53,7 +53,12 @@ class ChildProcess:
         silent: Whether it was reported as silent.
         stopping: Whether it said that it stops.
         ending: `time.monotonic` when it said that it ends at once; None before.
+        KIND: What the log calls it.
+        AFTERMATH: What becomes of its work when it dies, for people.
     """
+
+    KIND: ClassVar[str] = "child"
+    AFTERMATH: ClassVar[str] = "what it ran is delivered again"
 
     def __init__(self, spec: WorkerSpec, index: int, start: Start = start_python) -> None:
         self.index = index
@@ -174,7 +179,7 @@ class ChildProcess:
         """End it for certain."""
         if self._process.poll() is None:
             self.fate = why
-            log.warning("child.killed pid=%d: %s", self.pid, why)
+            log.warning("%s.killed pid=%d: %s", self.KIND, self.pid, why)
             self._process.kill()
 
     def dump(self) -> None:
@@ -185,6 +190,10 @@ class ChildProcess:
     def ran(self) -> list[BoardEntry]:
         """Return what its run board shows: what runs, or ran when it ended."""
         return self._board.entries()
+
+    def epitaph(self, code: int) -> str:
+        """Return what is known of its end, for people."""
+        return f"pid={self.pid} ran={describe(self.ran(), time.time())!r} {death(code)}"
 
     def close(self) -> None:
         """Let go of the board, once it has ended and been read."""

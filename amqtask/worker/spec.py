@@ -29,6 +29,7 @@ class WorkerSpec:
         max_memory_per_child: Bytes above which it is.
         shutdown_timeout: Seconds for what runs to finish; None for as long as it takes.
         cleanup_timeout: Seconds for what is cancelled to clean up.
+        beat: Whether it runs a beat, and no task.
         environ: Environment variables that the processes get besides ours.
         path: ``sys.path`` of the supervisor.
     """
@@ -45,6 +46,7 @@ class WorkerSpec:
     max_memory_per_child: int | None = None
     shutdown_timeout: float | None = None
     cleanup_timeout: float = 5.0
+    beat: bool = False
     environ: Mapping[str, str] = field(default_factory=dict)
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 

@@ -2,7 +2,7 @@
 
     preparing --topology declared--> running --SIGTERM, SIGINT, SIGQUIT--> stopping --> exit 0, 1
         |                               |  ^                 (see `amqtask.worker.ladder`)
-        |--refused, mismatch--> exit 1  |  `--SIGHUP: every child replaced, one after the other
+        |--refused, mismatch--> exit 1  |  `--SIGHUP: every child replaced, one after the other, the beat last
         `--no broker for long--> 69     |--none ever gets ready--> stopping --> exit 1
                                         `--deaf for long--> stopping --> exit 69
 
@@ -26,6 +26,7 @@ from functools import partial
 from amqtask.app import App
 from amqtask.errors import AmqtaskError
 from amqtask.worker.autoscale import scale
+from amqtask.worker.beatkeeper import BeatKeeper, BeatProcess
 from amqtask.worker.crew import Crew
 from amqtask.worker.ladder import Descent, Ladder, Rung
 from amqtask.worker.notify import Notifier
@@ -66,11 +67,13 @@ class Supervisor:
         app: The app, imported; used for the topology and the broker's address only.
         spec: What each child is given.
         processes: How many children, to begin with.
+        beat: Whether it keeps a beat besides.
         scaler: Decides how many later on; None keeps that number.
         deaf_timeout: Seconds without consuming after which it ends; 0 never does.
         notifier: Who is told how it is, besides the log.
         starter: Starts the processes of children; closed with the supervisor.
         spawn: Starts a child of a spec in a place.
+        spawn_beat: Starts a beat.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class Supervisor:
         spec: WorkerSpec,
         *,
         processes: int,
+        beat: bool = False,
         scaler: Scaler | None = None,
         deaf_timeout: float = 0.0,
         notifier: Notifier | None = None,
         starter: Starter | None = None,
         spawn: Callable[[WorkerSpec, int], ChildProcess] | None = None,
+        spawn_beat: Callable[[WorkerSpec, int], BeatProcess] | None = None,
     ) -> None:
         self._app = app
         self._spec = spec
@@ -106,6 +111,8 @@ class Supervisor:
             spawn=spawn or partial(ChildProcess, start=self._starter),
         )
         self._rounds = Rounds(self._crew, spec, deaf_timeout=deaf_timeout, on_deaf=self._on_deaf)
+        start_beat = spawn_beat or partial(BeatProcess, start=self._starter)
+        self._beat = BeatKeeper(partial(start_beat, spec), wanted=beat)
         self._descent: Descent | None = None
 
     async def run(self) -> int:
@@ -116,12 +123,14 @@ class Supervisor:
             if not await self._prepare():
                 return self._code
             self._crew.resize(self._processes)
+            self._beat.open()
             if self._scaler is not None:
                 backlog = Backlog(self._app, self._spec.names)
                 scaling = scale(self._crew, self._spec, self._scaler, backlog)
                 background.append(asyncio.create_task(scaling, name="amqtask scale"))
             await self._stopping.wait()
             await self._crew.ended()
+            await self._beat.ended()
         finally:
             await self._tidy(background)
         log.info("worker.stopped counts=%s", dict(self._crew.counts))
@@ -174,6 +183,7 @@ class Supervisor:
             now = time.monotonic()
             try:
                 self._rounds.look(now, time.time())
+                self._beat.look(partial(self._rounds.silence, now=now))
             except Exception:  # a round that fails must not end the watch
                 log.exception("worker.round_failed: the next one follows")
             if self.status().live:
@@ -182,7 +192,7 @@ class Supervisor:
                 self._notifier.starting()
             self._starter.look()
             if self._starter.adopts or os.getpid() == 1:
-                reap_strangers({child.pid for child in self._crew.children()} | self._starter.pids)
+                reap_strangers({child.pid for child in self._everyone()} | self._starter.pids)
 
     def status(self) -> Status:
         """Return how the worker is now, as ``/live`` and ``/ready`` tell it."""
@@ -211,7 +221,16 @@ class Supervisor:
                     "silent": round(silence, 1),
                 }
             )
-        return Status(self._spec.name, tuple(dead), tuple(self._reasons()), tuple(shown))
+        beat = self._beat.status()
+        return Status(
+            self._spec.name,
+            (*dead, *beat.dead),
+            (*self._reasons(), *beat.deaf),
+            (*shown, *beat.children),
+        )
+
+    def _everyone(self) -> list[ChildProcess]:
+        return [*self._crew.children(), *self._beat.children()]
 
     def _reasons(self) -> list[str]:
         if self._stopping.is_set():
@@ -254,7 +273,8 @@ class Supervisor:
         )
         self._notifier.reloading()
         await self._starter.renew(self._spec)
-        replaced = await self._crew.restart()
+        # the beat last: what new schedules call, old processes may not know
+        replaced = await self._crew.restart() and await self._beat.restart()
         if self._stopping.is_set():
             return
         if replaced:
@@ -285,11 +305,12 @@ class Supervisor:
             ladder = Ladder(
                 warm=spec.shutdown_timeout if warm is None else warm, cleanup=spec.cleanup_timeout
             )
-            self._descent = Descent(ladder, self._crew.children, self._log_rung)
+            self._descent = Descent(ladder, self._everyone, self._log_rung)
             self._notifier.stopping()
         self._why = why
         self._stopping.set()
         self._crew.close()
+        self._beat.stop()
         self._descent.press(least)
         self._why = "reason=timeout"
 

@@ -43,13 +43,13 @@ def send(app: App, node: Node) -> Any:
             ready.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             raise _not_opened(app, begins) from None
-    if len(outgoing) == 1 or active_pipeline() is not None or app.stand_in is not None:
+    if len(outgoing) == 1 or active_pipeline() is not None or app.producer.stand_in is not None:
         for each in outgoing:
-            app._publish(each)
+            app.producer.publish(each)
     else:
         with app.pipeline():
             for each in outgoing:
-                app._publish(each)
+                app.producer.publish(each)
     _tell(app, outgoing)
     return handle
 
@@ -66,13 +66,13 @@ async def asend(app: App, node: Node) -> Any:
                 await asyncio.wrap_future(ready)
     except TimeoutError:
         raise _not_opened(app, begins) from None
-    if len(outgoing) == 1 or active_pipeline() is not None or app.stand_in is not None:
+    if len(outgoing) == 1 or active_pipeline() is not None or app.producer.stand_in is not None:
         for each in outgoing:
-            await app._apublish(each)
+            await app.producer.apublish(each)
     else:
         async with app.pipeline():
             for each in outgoing:
-                await app._apublish(each)
+                await app.producer.apublish(each)
     _tell(app, outgoing)
     return handle
 
@@ -106,7 +106,7 @@ def _done(ready: Future[None], error: Exception | None) -> None:
 def _tell(app: App, outgoing: Sequence[Outgoing]) -> None:
     parent = _current.get()
     for each in outgoing:
-        for tell in app.on_sent:
+        for tell in app.producer.on_sent:
             tell(each)
         if parent is not None:
             parent.sent(each.id)

@@ -1,6 +1,6 @@
 """The tasks of a small shop, and code that sends them."""
 
-from amqtask import App, RetryPolicy
+from amqtask import App, RetryPolicy, cron
 
 app = App("shop", backend="rpc://")
 
@@ -24,6 +24,11 @@ async def ship(order: int, carrier: str = "post") -> str:
 @app.task
 def remind(order: int) -> None:
     welcome.delay(f"customer of order {order}")
+
+
+@app.task(schedule=cron("0 9 * * mon"))
+def stock_take() -> dict[str, int]:
+    return dict(STOCK)
 
 
 async def book(order: int, carrier: str) -> str:

@@ -1,8 +1,10 @@
 """Delays, back-off and expiry, without waiting for them."""
 
-from tasks import remind, sign_up, welcome
+import pytest
+from tasks import app, remind, sign_up, stock_take, welcome
 
-from amqtask.testing import Sandbox, Worker
+from amqtask import TaskRevoked
+from amqtask.testing import Beat, Sandbox, Worker
 
 DAY = 24 * 3600
 
@@ -24,6 +26,15 @@ def test_drain_lets_everything_happen(amqtask_worker: Worker, amqtask_broker: Sa
 
 
 def test_an_old_reminder_is_not_sent(amqtask_broker: Sandbox) -> None:
-    remind.options(expires=DAY).delay(order=1)
+    reminder = remind.options(expires=DAY).delay(order=1)
     amqtask_broker.advance(2 * DAY)
-    assert amqtask_broker.messages("default") == []
+    with amqtask_broker.worker(app), pytest.raises(TaskRevoked):
+        reminder.get(timeout=10)
+    amqtask_broker.assert_not_sent(welcome)
+
+
+def test_the_stock_is_taken_each_week(
+    amqtask_worker: Worker, amqtask_beat: Beat, amqtask_broker: Sandbox
+) -> None:
+    amqtask_broker.advance(4 * 7 * DAY)
+    amqtask_broker.assert_sent(stock_take, times=4)

@@ -1,5 +1,6 @@
 """Fixtures of the acceptance tests."""
 
 from tests.acceptance.program import workshop
+from tests.cluster import cluster
 
-__all__ = ["workshop"]
+__all__ = ["cluster", "workshop"]

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
 from amqtask import App
-from amqtask.errors import AmqtaskError, ChordError, ConfigurationError
+from amqtask.errors import AmqtaskError, ChordError
 from amqtask.message.model import Call
-from amqtask.testing import servers
 from amqtask.workflow.join import joins_of
 from amqtask.workflow.ports import Done, Opening, Part
-from tests.cluster import Cluster, private_cluster
+from tests.cluster import Cluster
 from tests.helpers import eventually
 
 BODY = {"task": "t.body", "args": [], "kwargs": {}, "options": {"task_id": "body"}}
 #: Seconds that a node may take to come back.
 _LONG = 120.0
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    try:
-        made = private_cluster(3)
-        nodes = made.__enter__()
-    except ConfigurationError as error:
-        if "rabbitmq" in servers.required():
-            raise
-        pytest.skip(str(error))
-    try:
-        yield nodes
-    finally:
-        made.__exit__(None, None, None)
 
 
 class Follow:

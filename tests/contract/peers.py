@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
-from pamqp import commands, frame, header
-from pamqp.constants import FRAME_BODY, FRAME_HEADER
+from pamqp import commands, header
+from pamqp.constants import FRAME_HEADER
 
 from amqtask.topology.delay import delay_plan
 from amqtask.topology.plan import DeclareQueue
 from tests.helpers import TIMEOUT
+from tests.raw import call, raw_channel, read_frame
 
 
 class Peer:
@@ -108,9 +105,9 @@ def read_raw(url: str, queue: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Source:
         AMQP 0-9-1 specification, sections 2.3.5 and 4.2.5.
     """
-    with _raw_channel(url) as stream:
-        _call(stream, commands.Basic.Get(queue=queue, no_ack=True), 1)
-        kind, payload = _read_frame(stream)
+    with raw_channel(url) as stream:
+        call(stream, commands.Basic.Get(queue=queue, no_ack=True))
+        kind, payload = read_frame(stream)
     assert kind == FRAME_HEADER
     content = header.ContentHeader()
     content.unmarshal(payload)
@@ -120,71 +117,6 @@ def read_raw(url: str, queue: str) -> tuple[dict[str, Any], dict[str, Any]]:
     properties = {name: value for name, value in content.properties if value is not None}
     del properties["headers"]
     return properties, _table(table)[0]
-
-
-async def send_raw(
-    url: str, queue: str, headers: Mapping[str, str], odd: bytes, reply_to: str
-) -> None:
-    """Publish a call without arguments, one header of which is given as it is written.
-
-    Args:
-        odd: Type letter and data of the header named ``odd``.
-    """
-
-    def send() -> None:
-        table = b"".join(
-            _short(name) + b"S" + struct.pack(">I", len(text)) + text.encode()
-            for name, text in headers.items()
-        )
-        table += _short("odd") + odd
-        body = b"[[], {}, {}]"
-        flags = 1 << 15 | 1 << 13 | 1 << 9  # content type, headers, reply_to
-        properties = (
-            _short("application/json") + struct.pack(">I", len(table)) + table + _short(reply_to)
-        )
-        content = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
-        with _raw_channel(url) as stream:
-            _call(stream, commands.Confirm.Select(), 1)
-            stream.write(frame.marshal(commands.Basic.Publish(routing_key=queue), 1))
-            for kind, payload in ((FRAME_HEADER, content), (FRAME_BODY, body)):
-                stream.write(struct.pack(">BHI", kind, 1, len(payload)) + payload + b"\xce")
-            confirm = _read_frame(stream)[1]
-            assert confirm[:4] == struct.pack(">HH", 60, 80), "the broker did not ack it"
-
-    await asyncio.to_thread(send)
-
-
-@contextmanager
-def _raw_channel(url: str) -> Iterator[Any]:
-    """Open a connection and channel 1; yields the stream."""
-    target = urlsplit(url)
-    with (
-        socket.create_connection((target.hostname or "", target.port or 5672), TIMEOUT) as sock,
-        sock.makefile("rwb") as stream,
-    ):
-        stream.write(header.ProtocolHeader().marshal())
-        _read_frame(stream)
-        login = f"\0{unquote(target.username or '')}\0{unquote(target.password or '')}"
-        _call(stream, commands.Connection.StartOk({}, "PLAIN", login))
-        stream.write(frame.marshal(commands.Connection.TuneOk(1, 131072, 0), 0))
-        _call(stream, commands.Connection.Open(unquote(target.path[1:]) or "/"))
-        _call(stream, commands.Channel.Open(), 1)
-        yield stream
-
-
-def _short(text: str) -> bytes:
-    return bytes((len(text),)) + text.encode()
-
-
-def _call(stream: Any, method: frame.FrameTypes, channel: int = 0) -> None:
-    stream.write(frame.marshal(method, channel))
-    _read_frame(stream)
-
-
-def _read_frame(stream: Any) -> tuple[int, bytes]:
-    stream.flush()
-    kind, _, size = struct.unpack(">BHI", stream.read(7))
-    return kind, stream.read(size + 1)[:-1]
 
 
 def _table(data: memoryview) -> tuple[dict[str, Any], memoryview]:

@@ -22,8 +22,9 @@ import pytest
 from amqtask import App, Context, Queue
 from amqtask.worker import Node
 from tests.contract.conftest import MakeApp, Running
-from tests.contract.peers import Peer, exact, send_raw
+from tests.contract.peers import Peer, exact
 from tests.helpers import TIMEOUT, aeventually
+from tests.raw import publish_raw, text
 from tests.servers import Names
 
 #: The third element of a protocol 2 body.
@@ -403,11 +404,19 @@ KINDS: list[tuple[bytes, Any]] = [
 ]
 
 
+async def send_odd(broker: str, caller: Caller, task: str, id_: str, odd: bytes) -> None:
+    """Send a call without arguments whose header ``odd`` is given as it is written."""
+    headers = {b"task": text(task), b"id": text(id_), b"odd": odd}
+    body = b"[[], {}, {}]"
+    await asyncio.to_thread(
+        publish_raw, broker, caller.queue, headers, body, reply_to=caller.reply_to
+    )
+
+
 async def test_kinds_of_header(broker: str, caller: Caller):
     """A header of any type that AMQP has reaches the task with its value."""
     for number, (odd, _) in enumerate(KINDS):
-        headers = {"task": "context", "id": str(number)}
-        await send_raw(broker, caller.queue, headers, odd, caller.reply_to)
+        await send_odd(broker, caller, "context", str(number), odd)
     documents = [await caller.reply() for _ in KINDS]
     found = {int(each["task_id"]): exact(each["result"]["headers"]["odd"]) for each in documents}
     assert found == {number: exact(value) for number, (_, value) in enumerate(KINDS)}
@@ -416,7 +425,7 @@ async def test_kinds_of_header(broker: str, caller: Caller):
 async def test_timestamp_that_no_datetime_holds(broker: str, caller: Caller):
     """A timestamp past the year 9999 neither ends the connection nor keeps the task from running."""
     late = b"T" + struct.pack(">Q", 2**62)
-    await send_raw(broker, caller.queue, {"task": "second", "id": "x"}, late, caller.reply_to)
+    await send_odd(broker, caller, "second", "x", late)
     assert [(await caller.reply())["status"] for _ in range(2)] == ["RETRY", "SUCCESS"]
     await caller.send({"task": "add", "id": "y"}, [[1], {}, {}])
     assert (await caller.reply())["task_id"] == "y"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import uuid
 
 from amqtask import process
+from tests.helpers import TIMEOUT
 
 
 def test_pid() -> None:
@@ -20,6 +23,24 @@ def test_a_forked_child_has_its_own_pid() -> None:
         os._exit(0 if process.pid() == os.getpid() else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_lock_that_another_thread_held_is_free_in_a_forked_child() -> None:
+    """That thread is not there to give it back; in the parent it still holds it."""
+    lock = process.Lock()
+    with lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(int(TIMEOUT))
+            taken = threading.Thread(target=lock.__enter__)
+            taken.start()
+            taken.join()
+            os._exit(0)
+        assert lock._lock.locked()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    with lock:
+        pass
 
 
 def test_new_ids_are_random_uuids() -> None:

@@ -51,6 +51,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._fired: list[Fired] = []
         self._ending = threading.Event()
+        self._moving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -59,6 +60,11 @@ class Ledger:
         """What was fired so far, in the order in which it came."""
         with self._lock:
             return list(self._fired)
+
+    def move(self, urls: Sequence[str]) -> None:
+        """Take from these brokers from now on."""
+        self._urls = itertools.cycle(urls)
+        self._moving.set()
 
     def close(self) -> None:
         """Stop taking."""
@@ -73,6 +79,7 @@ class Ledger:
             self._ending.wait(0.2)
 
     def _take(self) -> None:
+        self._moving.clear()
         parameters = pika.URLParameters(next(self._urls))
         parameters.heartbeat = 5
         connection = pika.BlockingConnection(parameters)
@@ -80,7 +87,7 @@ class Ledger:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=500)
             for method, props, _ in channel.consume(self._queue, inactivity_timeout=0.1):
-                if self._ending.is_set():
+                if self._ending.is_set() or self._moving.is_set():
                     return
                 if method is not None:
                     self._write(method, props)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
+from collections import Counter
 from contextlib import closing
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
+
+import psutil
 
 from tests.acceptance.program import Program, Workshop
 from tests.helpers import eventually
@@ -107,8 +113,118 @@ def test_a_worker_that_is_a_beat_besides(workshop: Workshop) -> None:
     worker.wait_for("beat.leading")
     eventually(lambda: workshop.ledger().count("tick") >= 2)
     eventually(lambda: ready(worker)["ready"])
-    assert [each.get("role") for each in ready(worker)["processes"]] == [None, "leading"]
+    shown = ready(worker)["processes"]
+    assert [each.get("role") for each in shown] == [None, "leading"]
+    assert {each["pid"] for each in shown} == {child.pid for child in worker.children()}
+    assert f":{shown[1]['pid']}\n" in schedule(workshop, "status")
     assert worker.stop() == 0
+    assert "beat.ended" in worker.output
+
+
+#: What the first version of the code has; the second one ticks under another word, and has more.
+RESTARTED = """
+from amqtask import App, every
+
+app = App("clockwork")
+
+@app.task(name="note", bind=True)
+def note(context, word):
+    with open("ledger", "a") as ledger:
+        print(word, context.headers["x-amqtask-instant"], file=ledger)
+
+app.schedule("tick", note, every(seconds=1), args=["old"])
+"""
+
+
+def test_a_rolling_restart_gives_the_beat_its_new_code(workshop: Workshop) -> None:
+    """SIGHUP: new entries are fired, by a new process, and no instant is lost or comes twice."""
+    workshop.write(RESTARTED)
+    worker = workshop.worker("--beat", "--name", "bee")
+    eventually(lambda: len(workshop.ledger()) >= 2)
+    leader = schedule(workshop, "status")
+    more = '\napp.schedule("more", note, every(seconds=1), args=["more"])\n'
+    workshop.write(RESTARTED.replace('"old"', '"new"') + more)
+    worker.process.send_signal(signal.SIGHUP)
+    worker.wait_for("worker.restarted")
+    for word in ("new", "more"):
+        eventually(lambda: len(_noted(workshop, word)) >= 2)  # noqa: B023 - it is called here
+    assert schedule(workshop, "status") != leader
+    assert worker.stop() == 0
+    ticks = _noted(workshop, "old") + _noted(workshop, "new")
+    assert set(Counter(ticks).values()) == {1}
+    assert {late - early for early, late in pairwise(sorted(ticks))} == {timedelta(seconds=1)}
+    assert "beat.left_behind" not in worker.output
+    assert "beat.died" not in worker.output
+
+
+def _noted(workshop: Workshop, word: str) -> list[datetime]:
+    lines = [line.split() for line in workshop.ledger()]
+    return [datetime.fromisoformat(instant) for said, instant in lines if said == word]
+
+
+def test_broken_code_leaves_the_old_beat_in_the_lead(workshop: Workshop) -> None:
+    """What only beats trip over: the new processes run tasks, and the old beat goes on."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--beat")
+    worker.wait_for("beat.leading")
+    trip = (
+        '\nimport sys\nif "amqtask.beat.child" in sys.modules:\n    raise RuntimeError("a trap")\n'
+    )
+    workshop.write(TASKS + trip)
+    worker.process.send_signal(signal.SIGHUP)
+    worker.wait_for("worker.restart_failed")
+    assert "RuntimeError: a trap" in worker.output
+    before = len(workshop.ledger())
+    eventually(lambda: len(workshop.ledger()) > before + 1)
+    assert worker.output.count("beat.leading") == 1
+    assert worker.stop() == 0
+
+
+def test_a_beat_that_dies_is_started_again(workshop: Workshop) -> None:
+    """Its death is no fault of the worker's; when the supervisor is gone it ends with it."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--beat", "--health-port", "0")
+    worker.wait_for("beat.leading")
+    for times in (1, 2):
+        beat = _beat(worker)
+        beat.kill()
+        worker.wait_for(f"beat.died pid={beat.pid} signal SIGKILL: another one starts in")
+        worker.wait_for_count("beat.leading", times + 1)
+    before = len(workshop.ledger())
+    eventually(lambda: len(workshop.ledger()) > before + 1)
+    eventually(lambda: ready(worker)["ready"])
+    assert worker.stop() == 0
+
+    worker = workshop.worker("--beat")
+    worker.wait_for("beat.leading")
+    left = worker.children()
+    worker.process.kill()
+    assert psutil.wait_procs(left, timeout=60)[1] == []
+    worker.wait()
+    assert "beat.orphaned" in worker.output
+
+
+def test_a_beat_that_hangs_is_replaced(workshop: Workshop) -> None:
+    """A process that is stopped in its tracks holds up neither schedules nor the end of the worker."""
+    workshop.write(TASKS)
+    worker = workshop.worker("--beat")
+    worker.wait_for("beat.leading")
+    _beat(worker).suspend()
+    assert worker.stop(signal.SIGQUIT) == 0
+    assert "beat.killed" in worker.output
+
+
+def _beat(worker: Program) -> psutil.Process:
+    (found,) = (child for child in worker.children() if child.name() == "amqtask-beat")
+    return found
+
+
+def test_a_bad_schedule_stops_the_start(workshop: Workshop) -> None:
+    """It is said at once, by a worker that does not start."""
+    workshop.write(TASKS.replace('cron("0 0 1 1 *", tz="Asia/Tokyo")', '"0 0 1 13 *"'))
+    done = workshop.run("worker", "--beat")
+    assert done.returncode == 1
+    assert "entry 'new year': cron expression '0 0 1 13 *'" in done.stderr
 
 
 def test_a_beat_needs_a_broker_that_others_reach(workshop: Workshop) -> None:

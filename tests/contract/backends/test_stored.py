@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from amqtask import AsyncResult, BackendError, GroupResult, MalformedMessage
+from amqtask import AsyncResult, BackendError, GroupResult, MalformedMessage, ResultSet
 from amqtask.backends import StoredBackend
 from amqtask.message.results import encode_exception
 from tests.contract.backends.conftest import Ends
@@ -54,6 +54,19 @@ async def test_looking_without_blocking(stored: Ends):
     meta = result._need().meta
     assert meta is not None
     assert (meta.status, meta.result) == ("STARTED", {"pid": 1, "hostname": "w"})
+
+
+async def test_a_look_at_many_asks_the_store(stored: Ends):
+    """A timeout of 0 leaves no time to follow them, so each is looked up."""
+    results = [stored.call() for _ in range(3)]
+    for value, result in enumerate(results):
+        await asyncio.to_thread(stored.save, result, value=value)
+
+    def handles() -> ResultSet[Any]:
+        return ResultSet([fresh(stored, result) for result in results])
+
+    assert await handles().ajoin(timeout=0) == [0, 1, 2]
+    assert await asyncio.to_thread(handles().join, timeout=0) == [0, 1, 2]
 
 
 def test_a_success_is_never_replaced(stored: Ends):

@@ -51,6 +51,7 @@ def test_each_fixture(pytester: pytest.Pytester) -> None:
     """Broker, worker, eager mode; in plain tests and in coroutines."""
     pytester.makepyfile("""
         import pytest
+        from amqtask import every
         from shop import app, fail, fetch, welcome
 
         def test_only_sent(amqtask_broker):
@@ -70,6 +71,12 @@ def test_each_fixture(pytester: pytest.Pytester) -> None:
             amqtask_broker.advance(122)
             assert result.get(timeout=0) == 3
 
+        def test_beat(amqtask_worker, amqtask_beat, amqtask_broker):
+            app.schedules.add("greet", "shop.welcome", every(hours=1), args=["Ada"])
+            amqtask_broker.advance(3 * 3600)
+            amqtask_broker.assert_sent(welcome, "Ada", times=3)
+            assert amqtask_beat.counts == {"due": 3}
+
         async def test_coroutine(amqtask_worker):
             result = await welcome.adelay("Grace")
             await amqtask_worker.arun_until_idle()
@@ -86,7 +93,7 @@ def test_each_fixture(pytester: pytest.Pytester) -> None:
                 fail.delay("no")
             amqtask_eager.assert_sent(welcome, "Ada")
     """)
-    run(pytester).assert_outcomes(passed=6)
+    run(pytester).assert_outcomes(passed=7)
 
 
 def test_failures_have_helpful_texts(pytester: pytest.Pytester) -> None:

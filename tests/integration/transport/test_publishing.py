@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from amqtask import (
 )
 from amqtask.options import CallOptions
 from amqtask.transport import BrokerURL
+from tests.helpers import eventually
 from tests.integration.transport.conftest import RABBITMQ_4, MakeApp
 from tests.integration.transport.peer import Peer
 from tests.proxy import Proxy, closed_port
@@ -389,3 +393,47 @@ def _send_many(
             argument, said = (special or {}).get(number, (number, {}))
             options: CallOptions = {"task_id": str(number), **said}
             app.send_task("t.add", (argument,), **options)
+
+
+def test_what_is_thrown_into_senders_loses_nothing(
+    make_app: MakeApp, names: Names, peer: Peer
+) -> None:
+    """Soft time limits strike between any two steps; what was confirmed is there all the same."""
+    queue = names.queue("email")
+    app = make_app(queue)
+    app.send_task("t")
+    over = threading.Event()
+
+    def send(sent: list[str]) -> None:
+        while True:
+            try:
+                while not over.is_set():
+                    sent.append(app.send_task("t").id)
+                return
+            except _Struck:
+                pass
+
+    lists: list[list[str]] = [[], []]
+    senders = [threading.Thread(target=send, args=(each,)) for each in lists]
+    for sender in senders:
+        sender.start()
+    for number in range(100):
+        sender, sent = senders[number % 2], lists[number % 2]
+        # by the second call since the last strike it is where the next one will be caught
+        eventually(partial(_longer, sent, len(sent) + 1))
+        target = ctypes.c_ulong(sender.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(target, ctypes.py_object(_Struck))
+    over.set()
+    for sender in senders:
+        sender.join()
+    last = app.send_task("t").id
+    there = {id_ for id_, _ in peer.take(queue)}
+    assert there.issuperset([last, *lists[0], *lists[1]])
+
+
+def _longer(found: list[str], than: int) -> bool:
+    return len(found) > than
+
+
+class _Struck(BaseException):
+    """Stands for a time limit."""

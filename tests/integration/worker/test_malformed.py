@@ -20,7 +20,7 @@ import pytest
 from amqtask import App
 from tests.helpers import eventually
 from tests.integration.worker.inprocess import Line, Worker, line_to
-from tests.integration.worker.raw import nested, publish_raw, text
+from tests.raw import nested, publish_raw, text
 from tests.servers import Names
 
 LIMIT = 200_000

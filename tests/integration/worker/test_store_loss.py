@@ -98,7 +98,16 @@ def _postgresql(port: int, folder: Path) -> PrivateStore:
     return PrivateStore(port, url, command, stores.probe_postgresql)
 
 
-@pytest.fixture(params=[_redis, _postgresql], ids=["redis", "postgresql"])
+def _mysql(port: int, folder: Path) -> PrivateStore:
+    try:
+        command = stores.mysql_command(port, folder)
+    except ConfigurationError as error:
+        pytest.skip(f"no MariaDB is installed that this test can kill: {error}")
+    url = "db+mysql://root@127.0.0.1:{port}/test"
+    return PrivateStore(port, url, command, stores.probe_mysql)
+
+
+@pytest.fixture(params=[_redis, _postgresql, _mysql], ids=["redis", "postgresql", "mysql"])
 def store(request: pytest.FixtureRequest) -> Iterator[PrivateStore]:
     """A private server that runs."""
     port = closed_port()

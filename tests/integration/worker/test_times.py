@@ -134,7 +134,7 @@ def test_expires_while_it_waits(app, queue, running: Running, line: Line):
 
 
 def test_expires_while_no_worker_is_there(app, queue, running: Running, line: Line):
-    """The broker parks what nobody took in time, and no worker runs it later."""
+    """The broker parks what nobody took in time and nobody asks for; no worker runs it later."""
     ran = []
 
     @app.task
@@ -142,12 +142,28 @@ def test_expires_while_no_worker_is_there(app, queue, running: Running, line: Li
         ran.append(1)
 
     running(app).stop()
-    task.options(expires=0.2).delay()
+    task.options(expires=0.2, ignore_result=True).delay()
     properties, _ = line.take(f"{queue}.dead")
     assert properties.headers["x-death"][0]["reason"] == "expired"
     running(app)
     assert line.size(queue) == 0
     assert ran == []
+
+
+def test_whoever_waits_hears_that_a_call_has_expired(app, queue, running: Running, line: Line):
+    """However late a worker comes to it: only a worker can tell."""
+
+    @app.task
+    def task():
+        raise AssertionError("it runs")
+
+    running(app).stop()
+    result = task.options(expires=0).delay()
+    running(app)
+    with pytest.raises(TaskRevoked, match="expired"):
+        result.get(60)
+    properties, _ = line.take(f"{queue}.dead")
+    assert properties.headers["amqtask-reason"] == "expired"
 
 
 def test_a_naive_eta_is_read_in_the_apps_time_zone(make_app, queue, running: Running, line: Line):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from amqtask import App, ConfigurationError, Exchange, Queue, UnknownSetting
+from amqtask.topology.routing import Router
+from tests.helpers import TIMEOUT
 from tests.unit.desk.recorder import make_app
 
 
@@ -119,6 +122,62 @@ def test_a_queue_that_comes_later_is_routed_to() -> None:
     app.task(queue=Queue("late", exchange=""))(task)
     app.send_task("t", queue="late")
     assert (sent.last.exchange, sent.last.routing_key) == ("", "late")
+
+
+def test_a_queue_that_comes_while_calls_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works the routes out at that moment keeps no old ones."""
+    app, sent = make_app()
+    working, added = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Router:
+        router = Router(*args)
+        working.set()
+        added.wait(0.2)  # until it was added behind our back, or has to wait for us
+        return router
+
+    monkeypatch.setattr("amqtask.producer.Router", slow)
+
+    def add() -> None:
+        working.wait(TIMEOUT)
+        app.task(queue=Queue("late", exchange=""))(test_making_an_app_starts_nothing)
+        added.set()
+
+    adder = threading.Thread(target=add)
+    adder.start()
+    app.send_task("t")
+    adder.join(TIMEOUT)
+    app.send_task("t", queue="late")
+    assert (sent.last.exchange, sent.last.routing_key) == ("", "late")
+
+
+def test_joins_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or two threads that send the first chords at once would each follow its own."""
+    app, _ = make_app()
+    made: list[object] = []
+    second = threading.Event()
+
+    def slow(_: App) -> object:
+        made.append(object())
+        if len(made) > 1:
+            second.set()
+        second.wait(0.2)  # until there is another, or whoever wants one has to wait for us
+        return made[-1]
+
+    monkeypatch.setattr("amqtask.workflow.join.joins_of", slow)
+    together = threading.Barrier(4)
+    got: list[object] = []
+
+    def ask() -> None:
+        together.wait(TIMEOUT)
+        got.append(app.joins)
+
+    askers = [threading.Thread(target=ask) for _ in range(together.parties)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(TIMEOUT)
+    assert len(made) == 1
+    assert got == made * together.parties
 
 
 def test_topology_holds_all_or_what_is_asked() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from amqtask import (
     AsyncResult,
     Context,
+    GroupResult,
     NoBackend,
     RemoteError,
     ResultSet,
@@ -200,6 +201,35 @@ def test_a_task_may_look(pending: Pending, result: AsyncResult[Any], in_task: No
     assert (result.ready(), result.result, result.get(timeout=0)) == (True, 3, 3)
     assert asyncio.run(result.aget(timeout=0)) == 3
     assert ResultSet([result]).join(timeout=0) == [3]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda result: result.get(timeout=0),
+        lambda result: asyncio.run(result.aget(timeout=0)),
+        lambda result: ResultSet([result]).join(timeout=0)[0],
+        lambda result: asyncio.run(ResultSet([result]).ajoin(timeout=0))[0],
+        lambda result: asyncio.run(GroupResult("g", [result]).aget(timeout=0))[0],
+        lambda result: next(iter(as_completed([result], 0))).result,
+        lambda result: asyncio.run(_first(as_completed([result], 0))).result,
+        lambda result: next(result.watch(0), None) or result.result,
+        lambda result: asyncio.run(_first(result.awatch(0))) or result.result,
+    ],
+)
+def test_a_look_finds_what_is_there(pending: Pending, result: AsyncResult[Any], look: Any) -> None:
+    """A timeout of 0 only looks, whichever way of waiting it is given to."""
+    with pytest.raises(ResultTimeout, match="within 0 s"):
+        look(result)
+    assert not pending.awaited
+    pending.resolve(_meta("SUCCESS", 3))
+    assert look(result) == 3
+
+
+async def _first(items: AsyncIterable[Any]) -> Any:
+    async for item in items:
+        return item
+    return None
 
 
 def test_a_task_that_says_so_may_wait(

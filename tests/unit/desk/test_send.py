@@ -14,10 +14,13 @@ from amqtask import (
     DelayTooLong,
     Exchange,
     Queue,
+    ResultTimeout,
     Unroutable,
 )
 from amqtask.clock import telling
+from amqtask.options import Options
 from amqtask.policy.retry import RETRY_HEADER, RetryPolicy
+from amqtask.send import Place
 from tests.unit.desk.recorder import make_app
 
 #: Seconds that a date on the wire may be rounded by.
@@ -203,6 +206,45 @@ def test_expires_is_left_to_workers_where_something_follows() -> None:
         sent.sent.clear()
     expiring().delay()
     assert sent.last.message.expiration is not None
+
+
+@pytest.mark.parametrize("backend", ["rpc://", "memory://"])
+def test_expires_is_left_to_workers_where_the_outcome_is_wanted(backend: str) -> None:
+    """The broker sends no REVOKED: whoever waits would wait for ever."""
+    app, sent = make_app("email", backend=backend)
+
+    def left_to_the_broker() -> bool:
+        return sent.last.message.expiration is not None
+
+    @app.task(ignore_result=True)
+    def quiet() -> None: ...
+
+    app.send_task("t", expires=60)
+    assert not left_to_the_broker()
+    app.send_task("t", expires=60, ignore_result=True)
+    assert left_to_the_broker()
+    quiet.options(expires=60).delay()
+    assert left_to_the_broker()
+    # the last step of a chain, sent by the worker that ran the one before
+    for reply_to in ("somebody", ""):
+        place = Place(reply_to=reply_to)
+        outgoing = app.sender.prepare("t", (), {}, Options(expires=60), place=place)
+        assert outgoing.publications[0].message.expiration is None
+        assert outgoing.pending is None
+
+
+def test_expires_is_left_to_workers_where_a_reply_is_waited_for() -> None:
+    """That goes for `call`, too, which needs no backend."""
+    app, sent = make_app("email")
+    vars(app.transport)["direct_replies"] = lambda *_: None
+
+    @app.task
+    def task() -> None: ...
+
+    with pytest.raises(ResultTimeout):
+        task.options(expires=60, call_timeout=0.001).call()
+    assert sent.last.message.reply_to
+    assert sent.last.message.expiration is None
 
 
 # -- the message ------------------------------------------------------------------

@@ -242,7 +242,7 @@ def test_afterwards_the_app_is_as_before(app: App) -> None:
     with eager(app):
         assert app.backend is not backend
     assert app.backend is backend
-    assert app.stand_in is None
+    assert app.producer.stand_in is None
 
 
 def test_a_workflow_of_named_steps(app: App, mode: Eager) -> None:

@@ -17,6 +17,7 @@ from pika.spec import Basic, BasicProperties
 from amqtask.errors import ChannelClosed, ConnectionLost, TransportError
 from amqtask.message.model import Message
 from amqtask.transport import BrokerURL, Link, Publication, Session
+from amqtask.transport.confirms import OnConfirm
 from amqtask.transport.deliveries import Sink
 
 URL = BrokerURL.parse("amqp://user:secret@mq.example/")
@@ -36,9 +37,6 @@ class Raw:
     def add_on_cancel_callback(self, callback: Callable[..., None]) -> None:
         self.on_cancel = callback
 
-    def basic_ack(self, tag: int, multiple: bool) -> None:
-        self.settled.append(("ack", tag, multiple))
-
     def basic_nack(self, tag: int, *, requeue: bool) -> None:
         self.settled.append(("nack", tag, requeue))
 
@@ -57,7 +55,7 @@ class FakeChannel:
         self.closed: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
         self.raw = Raw()
         self.published: list[tuple[str, str]] = []
-        self.on_confirm: Callable[[Any], None] | None = None
+        self.on_confirm: OnConfirm | None = None
         self.prefetch: list[int] = []
         self.consumers: dict[str, Sink] = {}
         self._buffer = b""
@@ -66,10 +64,13 @@ class FakeChannel:
     def is_open(self) -> bool:
         return not self.closed.done()
 
-    async def confirm(self, on_confirm: Callable[[Any], None]) -> None:
+    async def confirm(self, on_confirm: OnConfirm) -> None:
         self.on_confirm = on_confirm
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def send_acks(self, tags: Sequence[tuple[int, bool]]) -> None:
+        self.raw.settled += (("ack", *each) for each in tags)
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         data = b"".join(pieces)
         while data:
             size, frame = pika.frame.decode_frame(data)
@@ -107,10 +108,10 @@ class FakeChannel:
     # -- what the broker does -----------------------------------------------------
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
-        self._confirm(Basic.Ack(tag, multiple))
+        self._confirm(tag, multiple, False)
 
     def nack(self, tag: int, *, multiple: bool = False) -> None:
-        self._confirm(Basic.Nack(tag, multiple))
+        self._confirm(tag, multiple, True)
 
     def give_back(self, publication: Publication, text: str = "NO_ROUTE") -> None:
         """basic.return of this message."""
@@ -142,9 +143,9 @@ class FakeChannel:
             )
         )
 
-    def _confirm(self, method: Any) -> None:
+    def _confirm(self, *said: Any) -> None:
         assert self.on_confirm is not None
-        self.on_confirm(pika.frame.Method(1, method))
+        self.on_confirm(*said)
 
 
 class FakeSession:
@@ -168,6 +169,9 @@ class FakeSession:
         channel = FakeChannel(self)
         self.channels.append(channel)
         return channel
+
+    def abort_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self.lose)
 
     def lose(self) -> None:
         """The connection ends, and every channel with it."""

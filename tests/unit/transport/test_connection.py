@@ -45,17 +45,75 @@ async def test_it_reads_much_at_once() -> None:
     with theirs:
         recording = Recording(ours.family, ours.type, ours.proto, ours.detach())
         recording.setblocking(False)
-        connection = Connection.__new__(Connection)
-        transport = _AsyncPlaintextTransport(
-            recording, connection, _Services(asyncio.get_running_loop())
-        )
-        with suppress(AttributeError):  # it has not been set up beyond its transport
-            connection._proto_connection_made(transport)
+        _, transport = _over(recording)
         theirs.send(b"x")
         with suppress(BlockingIOError, AttributeError):
             transport._consume()
         recording.close()
-    assert asked[0] == 64 * 1024
+    assert asked == [64 * 1024]  # and once, as the loop comes back for more
+
+
+async def test_it_sends_at_once_what_the_socket_takes() -> None:
+    """The rest follows when there is room, in order, with what is written meanwhile behind it."""
+    ours, theirs = socket.socketpair()
+    with theirs, ours:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        connection, transport = _over(ours)
+        connection._adapter_emit_data(b"first")
+        assert theirs.recv(100) == b"first"
+        large = bytes(range(256)) * 20_000  # more than a socket holds
+        connection._adapter_emit_data(large)
+        connection._adapter_emit_data(b"behind")
+        assert transport._tx_buffers
+        came = bytearray()
+
+        def read() -> bool:
+            with suppress(BlockingIOError):
+                came.extend(theirs.recv(1 << 20))
+            return came.endswith(b"behind")
+
+        await aeventually(read)
+        assert bytes(came) == large + b"behind"
+        assert not transport._tx_buffers
+        transport.abort()
+
+
+async def test_a_broken_socket_is_found_by_the_loop() -> None:
+    """Nothing is raised into whoever writes: the connection ends as it does for pika."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    protocol = Protocol()
+    connection, _ = _over(ours, protocol)
+    theirs.close()
+    connection._adapter_emit_data(b"lost")
+    await aeventually(lambda: protocol.lost)
+    assert len(protocol.lost) == 1
+
+
+class Protocol:
+    """What pika puts between a transport and a connection."""
+
+    def __init__(self) -> None:
+        self.lost: list[object] = []
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: object) -> None:
+        self.lost.append(error)
+
+
+def _over(sock: socket.socket, protocol: Any = None) -> tuple[Connection, Any]:
+    """Return a connection that has a transport, and is not set up beyond that."""
+    connection = Connection.__new__(Connection)
+    services = _Services(asyncio.get_running_loop())
+    transport = _AsyncPlaintextTransport(sock, protocol or connection, services)
+    with suppress(AttributeError):
+        connection._proto_connection_made(transport)
+    return connection, transport
 
 
 class Clockwork:

@@ -36,9 +36,10 @@ class _Line(Connection):
     def __init__(self, *channels: int) -> None:
         self.read: list[Got] = []
         self.left_to_pika: list[Any] = []
-        self.deliveries = Reader(self._leave_to_pika)
-        for channel in channels:
-            self.deliveries.sinks[channel] = lambda *got: self.read.append(cast(Got, got))
+        self.sinks = dict.fromkeys(channels, lambda *got: self.read.append(cast(Got, got)))
+        self.confirmed: list[tuple[int, bool, bool]] = []
+        self.takers = dict.fromkeys(channels, lambda *said: self.confirmed.append(said))
+        self._deliveries = Reader(self.sinks, self._leave_to_pika)
         self.bytes_received = 0
         self._frame_buffer = b""
 
@@ -139,8 +140,8 @@ def test_a_closed_channel_takes_its_unfinished_body_along() -> None:
     for here in (b"".join(frames[:3]), b"".join(frames[:3])[:-20]):
         line = _Line(CHANNEL)
         line.come(here)
-        line.deliveries.forget(CHANNEL)
-        line.deliveries.sinks[CHANNEL] = lambda *got: line.read.append(cast(Got, got))  # noqa: B023
+        line.forget(CHANNEL)
+        line.sinks[CHANNEL] = lambda *got: line.read.append(cast(Got, got))  # noqa: B023
         line.come(b"".join(frames[:3])[len(here) :] + _delivery(Message(b"new"), 1))
         assert [got[4].body for got in line.read] == [b"new"]
         assert line.left_to_pika == []
@@ -212,8 +213,7 @@ def test_text_that_is_no_utf_8_is_left_to_pika() -> None:
 @given(st.binary(max_size=60))
 def test_rubbish_is_not_read(rubbish: bytes) -> None:
     """Whatever comes, nothing is raised here, and nothing but a whole delivery moves on."""
-    reader = Reader(_never)
-    reader.sinks = {0: _never, CHANNEL: _never}
+    reader = Reader({0: _never, CHANNEL: _never}, _never)
     assert reader.read(rubbish, 0)[0] == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from amqtask.errors import (
 )
 from amqtask.message.model import Message
 from amqtask.transport import Publication, Publisher, Requirement, Session
+from amqtask.transport.publisher import WINDOW
 from tests.helpers import aeventually
 from tests.unit.transport.fakes import FakeLink, as_link, publication
 from tests.unit.transport.publishing import WHAT, channel_of, failure_of, requirement
@@ -315,3 +317,64 @@ async def test_a_property_that_does_not_encode_costs_its_message_only(
     assert channel.published == [("x", "a"), ("x", "b")]
     channel.ack(2, multiple=True)
     assert (sent[0].error, sent[2].error, publisher.pending) == (None, None, 0)
+
+
+# -- from another thread ----------------------------------------------------------
+
+
+async def test_what_can_go_out_at_once_does(link: FakeLink, publisher: Publisher) -> None:
+    """In a turn of the loop that another thread has taken: no task, no timer, only the frames."""
+    channel = await channel_of(link)
+    publisher.send(first := publication())
+    assert publisher.try_send(second := publication("now"))
+    assert channel.published == [("x", "q"), ("x", "now")]
+    channel.ack(2, multiple=True)
+    assert (first.error, second.done, second.error) == (None, True, None)
+
+
+async def test_what_has_to_wait_is_left_to_the_loop(link: FakeLink, publisher: Publisher) -> None:
+    """No channel, nobody who looks at deadlines, a requirement, an alarm, a body too large."""
+    needed, met = requirement()
+    assert not publisher.try_send(publication())
+    channel = await channel_of(link)
+    assert not publisher.try_send(publication())  # nothing was under way: no timer is set
+    publisher.send(publication())
+    assert not publisher.try_send(publication(requires=[needed]))
+    assert not publisher.try_send(too_large := publication(body=b"x" * 1001))
+    channel.session.blocked = "disk"
+    assert not publisher.try_send(publication())
+    channel.session.blocked = None
+    assert (channel.published, met, too_large.done) == ([("x", "q")], [], False)
+    assert publisher.try_send(publication())
+
+
+async def test_nothing_overtakes_what_waits(link: FakeLink, publisher: Publisher) -> None:
+    """Behind a full window one is in line like all others."""
+    channel = await channel_of(link)
+    for number in range(WINDOW):
+        publisher.send(publication(f"q{number}"))
+    assert not publisher.try_send(publication())
+    publisher.send(publication("waits"))
+    assert not publisher.try_send(publication())
+    assert len(channel.published) == WINDOW
+
+
+async def test_what_is_thrown_into_a_send_costs_the_connection_alone(
+    link: FakeLink, publisher: Publisher
+) -> None:
+    """A time limit or ctrl-c may strike anywhere: what has no confirm is sent once more."""
+    channel = await channel_of(link)
+    publisher.send(first := publication("first"))
+
+    def struck(pieces: object) -> None:
+        raise KeyboardInterrupt
+
+    channel.write = struck  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        publisher.try_send(publication("struck"))
+    assert not publisher.try_send(publication("later"))
+    await aeventually(lambda: link.session is None)
+    again = await channel_of(link)
+    assert again.published == [("x", "first"), ("x", "struck")]
+    again.ack(1)
+    assert (first.done, first.error) == (True, None)

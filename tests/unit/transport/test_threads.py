@@ -177,3 +177,37 @@ def test_stop_cancels_what_still_waits() -> None:
 
 async def _where() -> str:
     return threading.current_thread().name
+
+
+def test_a_turn_is_free_while_the_loop_waits() -> None:
+    """Another thread that has it keeps the loop from its work, and finds nothing half done."""
+    io = IOThread()
+    io.post(lambda: None)
+    eventually(lambda: not io.turn.locked())
+    seen: list[bool] = []
+    with io.turn:
+        io.post(lambda: seen.append(io.turn.locked()))
+        assert seen == []
+    eventually(lambda: seen)
+    assert seen == [True]
+    io.stop()
+    assert not io.turn.locked()
+
+
+async def test_a_post_that_is_cut_off_does_not_silence_the_mailbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A time limit thrown into the thread that posts, before the loop was woken."""
+    loop = asyncio.get_running_loop()
+    mailbox = Mailbox(loop)
+    got: list[int] = []
+
+    def struck(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "call_soon_threadsafe", struck)
+        with pytest.raises(KeyboardInterrupt):
+            mailbox.post(got.append, 1)
+    mailbox.post(got.append, 2)
+    await aeventually(lambda: got == [1, 2])

@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from amqtask.worker.beatkeeper import BeatProcess
 from amqtask.worker.board import BoardEntry
 from amqtask.worker.ladder import Rung
 from amqtask.worker.lines import Beat
+from amqtask.worker.spawn import ChildProcess
 from amqtask.worker.spec import WorkerSpec
 
 _pids = itertools.count(1000)
@@ -28,6 +30,9 @@ SPEC = WorkerSpec(
 
 class FakeChild:
     """As `ChildProcess`, but for the process. It obeys a warm stop at once, unless `stubborn`."""
+
+    KIND = ChildProcess.KIND
+    AFTERMATH = ChildProcess.AFTERMATH
 
     def __init__(self, spec: WorkerSpec, index: int) -> None:
         self.spec = spec
@@ -99,21 +104,40 @@ class FakeChild:
     def ran(self) -> list[BoardEntry]:
         return self.entries
 
+    def epitaph(self, code: int) -> str:
+        return ChildProcess.epitaph(self, code)  # type: ignore[arg-type]
+
     def close(self) -> None:
         self.closed = True
+
+
+class FakeBeat(FakeChild):
+    """As `BeatProcess`, but for the process."""
+
+    KIND = BeatProcess.KIND
+    AFTERMATH = BeatProcess.AFTERMATH
+
+    def __init__(self, spec: WorkerSpec, index: int) -> None:
+        super().__init__(spec, index)
+        self.shown: dict[str, Any] = {}
+        self.dead: tuple[str, ...] = ()
+
+    def epitaph(self, code: int) -> str:
+        return BeatProcess.epitaph(self, code)  # type: ignore[arg-type]
 
 
 class Nursery:
     """Makes fake children and remembers them, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[FakeChild] = FakeChild) -> None:
+        self._kind = kind
         self.born: list[FakeChild] = []
         self.refuse: OSError | None = None
 
     def __call__(self, spec: WorkerSpec, index: int) -> Any:
         if self.refuse is not None:
             raise self.refuse
-        self.born.append(FakeChild(spec, index))
+        self.born.append(self._kind(spec, index))
         return self.born[-1]
 
     def counts(self, number: int) -> bool:

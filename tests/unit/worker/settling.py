@@ -38,7 +38,9 @@ class Loop:
 
 
 class IO:
-    """Stands for the I/O thread: what is posted happens at once."""
+    """Stands for the I/O thread, which everything here happens in: what is posted, at once."""
+
+    is_current = True
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -92,7 +94,7 @@ class Desk:
         self.transport, self.backend = Transport(), Backend() if backend else None
         self.lease = FakeLease()
         self.app.transport = self.transport  # type: ignore[assignment]
-        self.app._backend = self.backend  # type: ignore[assignment]
+        self.app.producer.backend = self.backend  # type: ignore[assignment]
         self.settler = Settler(self.app, "host")
         self._executor = Executor(self.app, "host", lambda _: None)
 

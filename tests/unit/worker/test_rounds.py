@@ -256,9 +256,9 @@ async def test_a_worker_that_does_not_consume_is_deaf(watch):
     man.go(100, first, second)
     first.lose("queue 'email': gone")
     second.lose("queue 'email': gone")
-    man.go(60, first, second)
+    man.go(59, first, second)
     assert man.deaf == []
-    man.go(2, first, second)
+    man.go(3, first, second)
     reasons = [
         f"process {child.index} (pid {child.pid}): queue 'email': gone" for child in (first, second)
     ]

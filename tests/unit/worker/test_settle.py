@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 
-from amqtask import Queue, WorkerLost
+from amqtask import BackendUnavailable, Queue, WorkerLost
 from amqtask.policy.retry import RetryPolicy
 from amqtask.worker.execute import Job
 from amqtask.worker.outcome import (
@@ -266,3 +268,28 @@ def test_one_line_says_how_it_ended(outcome, level, line, caplog):
         if desk.transport.sent:
             desk.transport.answer()
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [(level, line)]
+
+
+@pytest.mark.parametrize("error", [None, BackendUnavailable("down for a moment")])
+def test_a_settled_job_is_gone_at_once(desk: Desk, error: Exception | None):
+    """It is in no circle, so its body and its result need no garbage collector."""
+    assert desk.backend is not None
+    gc.disable()
+    try:
+        value = Value()
+        gone = weakref.ref(value)
+        desk.settle(Done(value))
+        del value
+        if error is not None:
+            desk.backend.answer(error)
+            desk.transport.io.loop.ring()
+        desk.backend.answer()
+        desk.backend.saved.clear()
+        assert desk.settled == ["ack"]
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+class Value:
+    """What a task returned."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +22,7 @@ from amqtask.worker.lines import Beat
 from amqtask.worker.rounds import ROUND
 from amqtask.worker.supervisor import DEAF, Supervisor, reap_strangers
 from tests.helpers import aeventually
-from tests.unit.worker.children import SPEC, FakeChild, Nursery
+from tests.unit.worker.children import SPEC, FakeBeat, FakeChild, Nursery
 
 
 class Ear:
@@ -38,16 +38,21 @@ class Ear:
 class Desk:
     """A supervisor that runs, and its fake children."""
 
-    def __init__(self, *, processes: int = 2, deaf_timeout: float = 0.0, **said: Any) -> None:
+    def __init__(
+        self, *, processes: int = 2, deaf_timeout: float = 0.0, beat: bool = False, **said: Any
+    ) -> None:
         self.nursery = Nursery()
+        self.beats = Nursery(FakeBeat)
         self.ear = Ear()
         self.supervisor = Supervisor(
             App("desk", environ={}),
             replace(SPEC, **said),
             processes=processes,
+            beat=beat,
             deaf_timeout=deaf_timeout,
             notifier=self.ear,  # type: ignore[arg-type]
             spawn=self.nursery,
+            spawn_beat=self.beats,
         )
         self.running = asyncio.create_task(self.supervisor.run())
 
@@ -247,6 +252,59 @@ async def test_status(desk):
     made.supervisor._stop("signal=TEST")
     assert made.supervisor.status().deaf == ("it stops",)
     assert await made.code() == 0
+
+
+async def test_no_beat_is_kept_unless_it_is_wanted(desk):
+    """None is started, and nothing is told of it."""
+    made = desk()
+    children = await made.ready()
+    assert made.beats.born == []
+    assert len(made.supervisor.status().children) == len(children)
+
+
+async def test_a_beat_is_kept_beside_the_children(desk, caplog):
+    """It counts for readiness, is followed when it dies, stops with the rest, and costs no exit code."""
+    made = desk(processes=1, beat=True)
+    (child,) = await made.ready()
+    (beat,) = cast(list[FakeBeat], made.beats.born)
+    assert made.supervisor.status().deaf == ("beat: it starts",)
+    beat.get_ready()
+    beat.shown = {"role": "leading"}
+    status = made.supervisor.status()
+    assert (status.ready, status.live) == (True, True)
+    assert status.children[1] == {"pid": beat.pid, "role": "leading", "rss": 0}
+    beat.die(-9)
+    await aeventually(lambda: "beat.died" in caplog.text)
+    assert made.supervisor.status().deaf == ("beat: died, another one starts soon",)
+    assert f"beat.died pid={beat.pid} signal SIGKILL: another one starts in" in caplog.text
+    await aeventually(partial(made.beats.counts, 2))
+    await asyncio.sleep(0)
+    made.beats.last.stubborn = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    await aeventually(lambda: made.beats.last.at(Rung.WARM))
+    assert made.supervisor.status().deaf == ("it stops",)
+    made.beats.last.kill("it hung")
+    assert await made.code() == 0
+    assert child.at(Rung.WARM)
+
+
+async def test_hangup_replaces_the_beat_last(desk, caplog):
+    """Once every child has new code, which knows what the new schedule calls."""
+    made = desk(processes=1, beat=True)
+    await made.ready()
+    (old,) = made.beats.born
+    old.get_ready()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await aeventually(partial(made.nursery.counts, 2))
+    await asyncio.sleep(0)
+    assert made.beats.born == [old]
+    made.nursery.last.get_ready()
+    await aeventually(partial(made.beats.counts, 2))
+    await asyncio.sleep(0)
+    assert not old.at(Rung.WARM)
+    made.beats.last.get_ready()
+    await aeventually(lambda: old.at(Rung.WARM))
+    await aeventually(lambda: "worker.restarted" in caplog.text)
 
 
 async def test_a_terminal_that_closes_ends_it(desk, monkeypatch, caplog):

@@ -47,7 +47,7 @@ class Sent:
 @pytest.fixture
 def app() -> App:
     app = App("client", environ={}, publish_timeout=0.05)
-    app.stand_in = Sent()
+    app.producer.stand_in = Sent()
     app._joins = Joins()
     app.task(name="add", priority=3)(add)
     app.task(name="total")(total)
@@ -63,8 +63,8 @@ def total(numbers: list[int]) -> int:
 
 
 def sent(app: App) -> list[Outgoing]:
-    assert isinstance(app.stand_in, Sent)
-    return app.stand_in.calls
+    assert isinstance(app.producer.stand_in, Sent)
+    return app.producer.stand_in.calls
 
 
 def test_chords_are_opened_before_anything_is_sent(app: App):
