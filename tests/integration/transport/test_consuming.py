@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 from amqtask import Queue, Settings, TopologyMismatch
+from amqtask.message.model import Message
 from amqtask.topology.plan import queue_plan
-from amqtask.transport import Consumer, Session
+from amqtask.transport import Consumer, Publication, Publisher, Session
 from amqtask.transport.declare import declare
 from tests.helpers import aeventually
 from tests.integration.transport.conftest import MakeLink
@@ -32,6 +34,30 @@ async def test_acks_in_any_order(make_link: MakeLink, names: Names, peer: Peer) 
         assert lease is not None
         assert lease.outstanding == len(kept)
     assert sorted(peer.bodies(queue)) == sorted(each.message.body for each in kept)
+
+
+async def test_bodies_of_any_size(make_link: MakeLink, names: Names, peer: Peer) -> None:
+    """Sent at once and taken at once, in one frame or in many: each is as it was, and in order."""
+    queue = names.queue("q")
+    peer.channel.queue_declare(queue, durable=True)
+    link = make_link()
+    publisher = Publisher(link, max_message_size=8 << 20)
+    publisher.start()
+    await aeventually(lambda: publisher._channel is not None)
+    frame = (await link.up())._raw._body_max_length
+    sizes = [0, 1, 5_000_000, 10_000, 70_000, frame - 1, frame, frame + 1, 0, 3 * frame, 1_000_000]
+    bodies = [random.Random(size).randbytes(size) for size in sizes]
+    sent = [Publication(Message(body), "", queue) for body in bodies]
+    publisher.send(*sent)
+    async with Taker(make_link(), queue) as taker:
+        deliveries = await taker.get(len(bodies))
+        assert [each.message.body for each in deliveries] == bodies
+        for each in deliveries:
+            each.ack()
+    await aeventually(lambda: all(each.done for each in sent))
+    assert [each.error for each in sent] == [None] * len(sent)
+    await publisher.close()
+    assert peer.ready(queue) == 0
 
 
 async def test_given_back_and_rejected(make_link: MakeLink, names: Names, peer: Peer) -> None:
