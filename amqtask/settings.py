@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, tzinfo
 from inspect import isclass, ismodule
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -421,6 +422,15 @@ class Settings:
             if getattr(self, name) != default
         )
         return f"Settings({given})"
+
+    @property
+    def zone(self) -> tzinfo:
+        """The zone that `timezone` names."""
+        if self.timezone == "UTC":
+            return UTC
+        from zoneinfo import ZoneInfo  # slow import, rarely needed
+
+        return ZoneInfo(self.timezone)
 
     @classmethod
     def load(

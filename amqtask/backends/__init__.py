@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from amqtask.backends.base import Backend, Can, Found, Listener, Record, Store
+from amqtask.backends.chords import OpenChord, Register
 from amqtask.backends.direct import DirectBackend
 from amqtask.backends.keys import KeyStore
 from amqtask.backends.opening import open_backend
@@ -17,8 +18,10 @@ __all__ = [
     "Found",
     "KeyStore",
     "Listener",
+    "OpenChord",
     "Pending",
     "Record",
+    "Register",
     "RpcBackend",
     "Store",
     "StoredBackend",

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-from amqtask.backends.chords import Chords
+from amqtask.backends.chords import Chords, Register
 from amqtask.backends.codec import Codec
 from amqtask.backends.pending import Pending
 from amqtask.errors import BackendError, ConfigurationError, MessageError
@@ -27,6 +27,7 @@ from amqtask.message.results import ResultMeta
 from amqtask.records import record
 from amqtask.settings import Settings, redact_url
 from amqtask.transport import Requirement
+from amqtask.transport.url import BrokerURL
 
 #: What a store knows of a call: the document's bytes, the document, or why it cannot be read.
 Found: TypeAlias = bytes | ResultMeta | MessageError
@@ -185,6 +186,10 @@ class Store(ABC):
         """Return how Celery keeps chords here; None where it has no way that can be shared."""
         return None
 
+    def register(self) -> Register | None:
+        """Return where open chords are on record; None where they cannot be listed."""
+        return None
+
     def listen(self) -> Listener:
         """Open a way for news; where `Can.notifies` is true."""
         raise BackendError(f"backend {self} does not notify")
@@ -274,6 +279,14 @@ class Backend(Protocol):
 def query(url: str) -> dict[str, str]:
     """Return the options at the end of a URL."""
     return dict(parse_qsl(urlsplit(url).query))
+
+
+def home(settings: Settings) -> str:
+    """Return what tells an app's chords from those of another broker's apps in the same store.
+
+    Hosts do not: one broker may have a different name for each of its clients.
+    """
+    return f"{BrokerURL.parse(settings.broker[0]).vhost}:{settings.exchange}"
 
 
 def missing(scheme: str, package: str, extra: str) -> ConfigurationError:

@@ -7,10 +7,16 @@ count, and `amqtask.workflow` does the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
 from amqtask.records import record
+
+#: Seconds that parts outlive the time that their chord may wait: whoever gives it up reads them.
+RESERVE = 24 * 3600.0
+#: The same of what is on record of a chord: no worker may have been there for days.
+ON_RECORD = 7 * 24 * 3600.0
 
 
 class Standing(Enum):
@@ -55,11 +61,61 @@ class ChordPart:
         return f"amqtask:{self.id}:{self.index}"
 
 
+@dataclass(frozen=True, slots=True)
+class OpenChord:
+    """A chord that is on record as waiting for members.
+
+    Attributes:
+        record: What was put down when it was opened.
+        due: Unix seconds at which it is given up, unless a part has put that off.
+    """
+
+    group_id: str
+    record: bytes
+    due: float
+
+
+class Register(Protocol):
+    """The chords that are open in a store. Every method blocks.
+
+    open --note--> on record --due--> taken by one --put off--> taken again
+                       `--joined, failed, given up--> dropped
+    """
+
+    def note(self, chord: OpenChord, keep: float) -> None:
+        """Put a chord on record; one that is there is replaced.
+
+        Args:
+            keep: Seconds after which the store may drop it, whatever has become of it.
+        """
+        ...
+
+    def drop(self, group_id: str) -> None:
+        """Strike a chord off; one that is not there is no trouble."""
+        ...
+
+    def take(self, now: float, until: float, most: int) -> Sequence[OpenChord]:
+        """Take chords that are due; nobody else gets one of them before ``until``."""
+        ...
+
+    def put_off(self, group_ids: Sequence[str], until: float) -> None:
+        """Have nobody take these before ``until``; those that are not there stay away."""
+        ...
+
+    def list(self, most: int) -> Sequence[OpenChord]:
+        """Return what is on record, the first to be given up first."""
+        ...
+
+    def find(self, group_id: str) -> OpenChord | None:
+        """Return what is on record of one chord."""
+        ...
+
+
 class Chords(Protocol):
     """The parts of chords, in Celery's way. Every method blocks."""
 
-    def open(self, sizes: Mapping[str, int], expires: float) -> None:
-        """Note how many members chords have, by the ids of their groups."""
+    def open(self, sizes: Mapping[OpenChord, int], expires: float) -> None:
+        """Note how many members chords have, and put them on record."""
         ...
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
@@ -68,4 +124,24 @@ class Chords(Protocol):
 
     def end(self, part: ChordPart, *, sent: bool, expires: float) -> None:
         """Note that the body was sent, and drop the parts; or that it failed."""
+        ...
+
+    def give_up(
+        self, part: ChordPart, expires: float, *, by_hand: bool
+    ) -> tuple[Standing, Sequence[Any]]:
+        """Take a chord that nobody completes from whoever comes with a part.
+
+        Args:
+            part: Stands for who gives it up.
+            by_hand: It is given up though a part came a short while ago.
+
+        Returns:
+            All parts if it is ready to be given up, or to be joined, each as
+            ``[1, id, state, result, index, extra, task]``. It is waiting while others are at it,
+            and while the last part is not old enough.
+        """
+        ...
+
+    def came(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
+        """Return how many parts came of each of these chords that has not ended meanwhile."""
         ...

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from amqtask.backends.base import Can, Found, Listener, Record
+from amqtask.backends.base import Can, Found, Listener, Record, home
+from amqtask.backends.chords import OpenChord
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
 from amqtask.clock import wall
@@ -32,6 +33,8 @@ class _Memory:
     sweep_at: int = 2 * LIMIT
     #: What is kept for chords; none of it goes before its time.
     kept: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    #: Chords that wait for members, by their homes and groups.
+    chords: dict[str, dict[str, OpenChord]] = field(default_factory=dict)
     listeners: list[_Listener] = field(default_factory=list)
 
 
@@ -115,6 +118,10 @@ class MemoryStore(KeyStore):
             for key in keys:
                 self._memory.kept.pop(key, None)
 
+    def register(self) -> MemoryRegister:
+        """See `Store.register`."""
+        return MemoryRegister(self._memory, home(self.settings))
+
     def listen(self) -> Listener:
         """See `Store.listen`."""
         listener = _Listener(self._memory)
@@ -146,6 +153,51 @@ class MemoryStore(KeyStore):
     def _drop(self, key: str) -> None:
         self._memory.values.pop(key, None)
         self._memory.finals.discard(key)
+
+
+class MemoryRegister:
+    """See `Register`: for the workers of this process."""
+
+    def __init__(self, memory: _Memory, home: str) -> None:
+        self._memory = memory
+        self._chords = memory.chords.setdefault(home, {})
+
+    def note(self, chord: OpenChord, keep: float) -> None:
+        """See `Register.note`; nothing is dropped before it is over, as long as the process lives."""
+        with self._memory.changed:
+            self._chords[chord.group_id] = chord
+
+    def drop(self, group_id: str) -> None:
+        """See `Register.drop`."""
+        with self._memory.changed:
+            self._chords.pop(group_id, None)
+
+    def take(self, now: float, until: float, most: int) -> Sequence[OpenChord]:
+        """See `Register.take`."""
+        with self._memory.changed:
+            due = [chord for chord in self._chords.values() if chord.due <= now]
+            taken = sorted(due, key=lambda chord: chord.due)[:most]
+            self._move(taken, until)
+        return taken
+
+    def put_off(self, group_ids: Sequence[str], until: float) -> None:
+        """See `Register.put_off`."""
+        with self._memory.changed:
+            there = [self._chords[each] for each in group_ids if each in self._chords]
+            self._move(there, until)
+
+    def list(self, most: int) -> Sequence[OpenChord]:
+        """See `Register.list`."""
+        with self._memory.changed:
+            return sorted(self._chords.values(), key=lambda chord: chord.due)[:most]
+
+    def find(self, group_id: str) -> OpenChord | None:
+        """See `Register.find`."""
+        return self._chords.get(group_id)
+
+    def _move(self, chords: Sequence[OpenChord], until: float) -> None:
+        for chord in chords:
+            self._chords[chord.group_id] = replace(chord, due=until)
 
 
 class _Listener:

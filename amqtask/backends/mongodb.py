@@ -12,8 +12,8 @@ Source: celery 5.7 ``celery/backends/mongodb.py``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,8 @@ import pymongo
 from pymongo import ReturnDocument, UpdateOne
 from pymongo import errors as mongo_errors
 
-from amqtask.backends.base import Can, Found, Listener, Record, Store
+from amqtask.backends.base import Can, Found, Listener, Record, Store, home
+from amqtask.backends.chords import OpenChord
 from amqtask.backends.codec import Codec
 from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError, MessageError
 from amqtask.message.results import EXTENDED, ResultMeta
@@ -56,6 +57,7 @@ class MongoStore(Store):
             for name in ("taskmeta", "groupmeta")
         ]
         self._counters_name = f"{prefix}amqtask_counters"
+        self._chords_name = f"{prefix}amqtask_open_chords"
         self._database = parts.path.strip("/") or "celery"
         self._url = urlunsplit(parts._replace(query=urlencode(said)))
         try:
@@ -80,8 +82,9 @@ class MongoStore(Store):
                     w="majority",
                 )
                 database = self._made[self._database]
-                for each in (*self._names, self._counters_name):
+                for each in (*self._names, self._counters_name, self._chords_name):
                     database[each].create_index("expires_at", expireAfterSeconds=0)
+                database[self._chords_name].create_index([("home", 1), ("due", 1)])
             return self._made[self._database][name]
 
     def save(self, records: Sequence[Record]) -> None:
@@ -189,6 +192,11 @@ class MongoStore(Store):
         with self._wrapped():
             self._collection(self._counters_name).delete_many({"_id": {"$in": list(keys)}})
 
+    def register(self) -> MongoRegister:
+        """See `Store.register`."""
+        where = home(self.settings)
+        return MongoRegister(lambda: self._collection(self._chords_name), self._wrapped, where)
+
     def listen(self) -> Listener:
         """See `Store.listen`; a server that is no replica set has no change streams."""
         with self._wrapped():
@@ -255,6 +263,81 @@ class MongoStore(Store):
             raise BackendUnavailable(f"backend {self} does not answer: {error}") from error
         except mongo_errors.PyMongoError as error:
             raise BackendError(f"backend {self} refused: {error}") from error
+
+
+class MongoRegister:
+    """See `Register`: a document for each chord.
+
+    Args:
+        collection: Returns where they are.
+        wrapped: Turns pymongo's errors into ours.
+        home: Tells the chords of one broker's apps from others in the same store.
+    """
+
+    def __init__(
+        self,
+        collection: Callable[[], Any],
+        wrapped: Callable[[], AbstractContextManager[None]],
+        home: str,
+    ) -> None:
+        self._collection = collection
+        self._wrapped = wrapped
+        self._home = home
+
+    def note(self, chord: OpenChord, keep: float) -> None:
+        """See `Register.note`."""
+        document = {
+            "_id": chord.group_id,
+            "record": chord.record,
+            "home": self._home,
+            "due": chord.due,
+            "expires_at": _ends(keep),
+        }
+        with self._wrapped():
+            self._collection().replace_one({"_id": chord.group_id}, document, upsert=True)
+
+    def drop(self, group_id: str) -> None:
+        """See `Register.drop`."""
+        with self._wrapped():
+            self._collection().delete_one({"_id": group_id})
+
+    def take(self, now: float, until: float, most: int) -> Sequence[OpenChord]:
+        """See `Register.take`."""
+        taken: list[OpenChord] = []
+        with self._wrapped():
+            while len(taken) < most:
+                found = self._collection().find_one_and_update(
+                    {"home": self._home, "due": {"$lte": now}},
+                    {"$set": {"due": until}},
+                    sort=[("due", 1)],
+                )
+                if found is None:
+                    break
+                taken.append(_open_chord(found))
+        return taken
+
+    def put_off(self, group_ids: Sequence[str], until: float) -> None:
+        """See `Register.put_off`."""
+        with self._wrapped():
+            self._collection().update_many(
+                {"_id": {"$in": list(group_ids)}}, {"$set": {"due": until}}
+            )
+
+    def list(self, most: int) -> Sequence[OpenChord]:
+        """See `Register.list`."""
+        with self._wrapped():
+            found = self._collection().find({"home": self._home}).sort("due").limit(most)
+            return [_open_chord(each) for each in found]
+
+    def find(self, group_id: str) -> OpenChord | None:
+        """See `Register.find`."""
+        with self._wrapped():
+            found = self._collection().find_one({"_id": group_id})
+        return None if found is None else _open_chord(found)
+
+
+def _open_chord(document: Mapping[str, Any]) -> OpenChord:
+    return OpenChord(document["_id"], bytes(document["record"]), document["due"])
 
 
 class _Stream:

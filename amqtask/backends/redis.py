@@ -31,11 +31,12 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from amqtask.backends.base import Can, Found, Listener, Record, whole_seconds
+from amqtask.backends.base import Can, Found, Listener, Record, home, whole_seconds
 from amqtask.backends.chords import Chords
 from amqtask.backends.codec import Codec
 from amqtask.backends.keys import KeyStore
 from amqtask.backends.redis_chords import RedisChords
+from amqtask.backends.redis_register import RedisRegister
 from amqtask.backends.redis_scripts import Script
 from amqtask.errors import BackendError, BackendUnavailable, ConfigurationError
 from amqtask.settings import Settings
@@ -214,7 +215,15 @@ class RedisStore(KeyStore):
         if "+cluster" in self.url.partition("://")[0]:
             return None
         decode = self.codec.decode_value
-        return RedisChords(lambda: self._client, lambda: _wrapped(self), self._group, decode)
+        register = self.register()
+        return RedisChords(
+            lambda: self._client, lambda: _wrapped(self), self._group, decode, register
+        )
+
+    def register(self) -> RedisRegister:
+        """See `Store.register`."""
+        where = home(self.settings)
+        return RedisRegister(lambda: self._client, lambda: _wrapped(self), self._group, where)
 
     # -- news -----------------------------------------------------------------------
 

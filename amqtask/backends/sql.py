@@ -28,8 +28,8 @@ from sqlalchemy import exc as sql_errors
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from amqtask.backends import sqlkept, tables
-from amqtask.backends.base import Can, Found, Listener, Record, Store
+from amqtask.backends import sqlkept, sqlregister, tables
+from amqtask.backends.base import Can, Found, Listener, Record, Store, home
 from amqtask.backends.codec import Codec
 from amqtask.errors import (
     BackendError,
@@ -132,6 +132,7 @@ class SqlStore(Store):
                 old = tables.counters.c.date_done < _naive(now) - timedelta(seconds=counted)
                 gone += connection.execute(sa.delete(tables.counters).where(old)).rowcount
                 gone += sqlkept.expire(connection, _naive(now))
+                gone += sqlregister.expire(connection, _naive(now))
         return gone
 
     def _row(self, record: Record) -> dict[str, Any]:
@@ -231,6 +232,17 @@ class SqlStore(Store):
         """See `Store.unkeep`."""
         with self._begun_counting() as connection:
             sqlkept.drop(connection, keys)
+
+    def register(self) -> sqlregister.SqlRegister:
+        """See `Store.register`."""
+        where = home(self.settings)
+        return sqlregister.SqlRegister(self._begun_counting, self._begun_looking, where)
+
+    @contextmanager
+    def _begun_looking(self) -> Iterator[Connection | None]:
+        with self._begun() as connection:
+            there = self._counting or sa.inspect(connection).has_table(tables.open_chords.name)
+            yield connection if there else None
 
     @contextmanager
     def _begun_counting(self) -> Iterator[Connection]:

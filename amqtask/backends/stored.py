@@ -77,6 +77,11 @@ class StoredBackend:
         """What the store can do."""
         return self.store.can
 
+    @property
+    def joins(self) -> bool:
+        """Whether chords are joined here."""
+        return self.can.counts and self.can.keeps
+
     def watch(self, task_id: str) -> Pending:
         """See `Backend.watch`."""
         with self._lock:

@@ -4,6 +4,7 @@
     celery_tasksetmeta    a row for each group
     amqtask_counters      ours, made when the first counter is asked for
     amqtask_kept          ours, made along with it: the parts of chords
+    amqtask_open_chords   ours, as well: chords that wait for members
 
 On PostgreSQL a trigger tells whoever listens of every row that is written, by
 us or by Celery.
@@ -104,6 +105,18 @@ kept = sa.Table(
     sa.Column("expires_at", sa.DateTime, index=True),
 )
 
+open_chords = sa.Table(
+    "amqtask_open_chords",
+    counters.metadata,
+    sa.Column("group_id", sa.String(255), primary_key=True),
+    sa.Column("record", _bytes, nullable=False),
+    sa.Column("home", sa.String(255), nullable=False),
+    # milliseconds of Unix time: whoever takes a chord compares them
+    sa.Column("due", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.DateTime, index=True),
+    sa.Index("ix_amqtask_open_chords_due", "home", "due"),
+)
+
 
 def make(engine: Engine, *, extended: bool) -> None:
     """Make the tables, the columns and the trigger that are missing."""
@@ -120,7 +133,7 @@ def make(engine: Engine, *, extended: bool) -> None:
 
 
 def make_counters(engine: Engine) -> None:
-    """Make the tables of counters and of what is kept beside them, unless they are there."""
+    """Make the tables of counters, and of what is kept beside them, unless they are there."""
     _one_at_a_time(engine, counters.metadata.create_all)
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: finding the app, showing errors."""
+"""What all commands share: finding the app, showing errors and time spans."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ app_option = click.option(
 def find(ctx: click.Context, where: str | None) -> App:
     """Return the app that a command is about."""
     return find_app(where or ctx.obj)
+
+
+def span(seconds: float) -> str:
+    """Return a time span as people say it: its largest two units."""
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

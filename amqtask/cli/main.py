@@ -36,11 +36,11 @@ _health_host_option = click.option(
 
 
 class _Tree(click.Group):
-    """The commands, and one group that is imported when it is asked for: a worker need not hold it."""
+    """The commands, and groups that are imported when they are asked for: a worker need hold none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
-        return sorted([*super().list_commands(ctx), "schedule"])
+        return sorted([*super().list_commands(ctx), "joins", "schedule"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name; None when there is none."""
@@ -48,6 +48,10 @@ class _Tree(click.Group):
             from amqtask.cli.schedule import schedule
 
             return schedule
+        if cmd_name == "joins":
+            from amqtask.cli.joins import joins
+
+            return joins
         return super().get_command(ctx, cmd_name)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from amqtask.app import App
 from amqtask.cli import outlook
-from amqtask.cli.common import Command, app_option, find
+from amqtask.cli.common import Command, app_option, find, span
 from amqtask.clock import wall
 from amqtask.errors import ConfigurationError
 from amqtask.policy.entry import CatchUp, Overlap
@@ -307,19 +307,8 @@ def _next(row: ScheduleInfo) -> str:
         return "paused"
     if row.next is None:
         return "never again"
-    return f"in {_span(max(0.0, row.next.timestamp() - wall()))}"
+    return f"in {span(max(0.0, row.next.timestamp() - wall()))}"
 
 
 def _ago(instant: float) -> str:
-    return f"{_span(max(0.0, wall() - instant))} ago"
-
-
-def _span(seconds: float) -> str:
-    """Return a time span as people say it: its largest two units."""
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
+    return f"{span(max(0.0, wall() - instant))} ago"

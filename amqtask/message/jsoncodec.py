@@ -7,7 +7,9 @@ refused with the path that leads to it.
 
 Writing proves a value plain with two passes in C, and walks it in Python only
 when they do not prove it. Reading hands over to the standard library what
-orjson refuses or would round.
+orjson refuses or would round. Either way the bytes are searched for what needs
+a closer look; where they are many for few values, as in a large text, it is
+the values that are looked at.
 
 Source:
     kombu 5.7 ``kombu/utils/json.py``: ``{"__type__": ..., "__value__": ...}``,
@@ -49,6 +51,11 @@ _DIGITS = bytes(
 _MAYBE_LONG = b"0" * 19
 _LONG = b"0" * 20
 _LONG_NEGATIVE = b"-" + b"0" * 19
+#: Bytes of a body above which it may be worth more to look at the values than to search the bytes,
+#: and bytes for each value above which looking at the values takes less than searching the bytes.
+_LARGE, _FEW = 2048, 256
+#: What orjson reads as an integer is below this.
+_INTEGERS = 2.0**63
 
 
 class Refused(Exception):
@@ -78,11 +85,38 @@ def dumps(value: Any) -> bytes:
         # is no enum, UUID, dataclass or subclass; version 2 skips the reference table
         marshal.dumps(value, 2)
         data = orjson.dumps(value)
+        if len(data) > _LARGE and _is_simple(value, len(data) // _FEW):
+            return data
         if (b"null" not in data or _finite(value)) and _TYPE_TOKEN not in data:
             return data
     except (ValueError, TypeError, RecursionError):
         return _dumps_carefully(value)
     return _dumps_carefully(value)
+
+
+def _is_simple(value: Any, most: int) -> bool:
+    """Tell whether a plain value holds so many others at most, none of which needs a closer look.
+
+    Those are a float that may be an integer which orjson has rounded, or that it writes as null,
+    and a dict that may be a marked value.
+    """
+    left = [value]
+    while left:
+        value = left.pop()
+        kind = type(value)
+        if kind is dict:
+            if _TYPE in value:
+                return False
+            value = value.values()
+        elif kind is float and not -_INTEGERS < value < _INTEGERS:
+            return False
+        elif kind is not list and kind is not tuple:
+            continue
+        most -= len(value)
+        if most < 0:
+            return False
+        left += value
+    return True
 
 
 def _finite(value: Any) -> bool:
@@ -222,14 +256,16 @@ def _marked(value: Any) -> dict[str, Any]:
 
 def loads(data: bytes) -> Any:
     """Read JSON, the marked values restored; raises `MalformedMessage` only."""
-    digits = data.translate(_DIGITS)
-    if _MAYBE_LONG in digits and (_LONG in digits or _LONG_NEGATIVE in digits):
-        value = _loads_exactly(data)  # orjson reads an integer over 64 bit as a float
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        value = _loads_exactly(data)
     else:
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            value = _loads_exactly(data)
+        if len(data) > _LARGE and _is_simple(value, len(data) // _FEW):
+            return value
+        digits = data.translate(_DIGITS)
+        if _MAYBE_LONG in digits and (_LONG in digits or _LONG_NEGATIVE in digits):
+            value = _loads_exactly(data)  # orjson reads an integer over 64 bit as a float
     if _TYPE_TOKEN not in data:
         return value
     try:

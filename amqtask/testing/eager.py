@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
-from zoneinfo import ZoneInfo
 
 from pamqp import body, frame, header
 
@@ -173,7 +172,7 @@ class Eager(Outbox):
             message,
             self._accepted,
             max_decoded_size=settings.max_decoded_size,
-            timezone=ZoneInfo(settings.timezone),
+            timezone=settings.zone,
         )
         call = heard(call)
         task = self._app.tasks[call.task]

@@ -21,7 +21,7 @@ from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.heartbeat import HeartbeatChecker
 
 from amqtask.transport.confirms import OnConfirm, read_acks
-from amqtask.transport.deliveries import Sink, read
+from amqtask.transport.deliveries import Reader, Sink
 
 #: Looks per heartbeat for a byte from the broker.
 _LOOKS = 4
@@ -29,7 +29,7 @@ _LOOKS = 4
 #: may be silent for a whole one.
 _SILENT = 6
 #: Bytes read from the socket at once. pika reads 4 KiB, which cuts through every fourth message:
-#: one that is not whole is left to pika, at several times the cost.
+#: one that is not whole has to be held. More would be memory that is new for each read.
 _READ = 64 * 1024
 #: Seconds between looks at least: with a heartbeat of a second a busy machine looks dead.
 _LOOK = 0.5
@@ -99,6 +99,7 @@ class Connection(AsyncioConnection):
     ) -> None:
         self.sinks: dict[int, Sink] = {}
         self.takers: dict[int, OnConfirm] = {}
+        self._deliveries = Reader(self.sinks, self._leave_to_pika)
         super().__init__(
             parameters,
             on_open_callback,
@@ -145,9 +146,12 @@ class Connection(AsyncioConnection):
         start = 0
         try:
             while start < len(buffer):
-                read_to = read_acks(buffer, read(buffer, start, self.sinks), self.takers)
-                if read_to > start:
-                    start = read_to
+                begun = start
+                start, waits = self._deliveries.read(buffer, start)
+                if waits:
+                    break
+                start = read_acks(buffer, start, self.takers)
+                if start > begun:
                     continue
                 length, value = frame.decode_frame(buffer[start : _frame_end(buffer, start)])
                 if value is None:
@@ -157,6 +161,22 @@ class Connection(AsyncioConnection):
         finally:
             self.bytes_received += start
             self._frame_buffer = buffer[start:]
+
+    def forget(self, channel: int) -> None:
+        """Read a channel no more, which is closed: its number may be another's soon."""
+        self.sinks.pop(channel, None)
+        self.takers.pop(channel, None)
+        self._deliveries.drop(channel)
+
+    def _leave_to_pika(self, channel: int, head: bytes, body: bytes) -> None:
+        """Have pika read a delivery after all, as far as its body is here."""
+        while head:
+            length, value = frame.decode_frame(head)
+            assert isinstance(value, frame.Frame)  # they are whole
+            self._process_frame(value)
+            head = head[length:]
+        if body:
+            self._process_frame(frame.Body(channel, body))
 
     def _create_heartbeat_checker(self) -> HeartbeatChecker | None:
         heartbeat = self.params.heartbeat

@@ -3,9 +3,16 @@
 A worker reads three frames a message, and pika takes each of them through an
 object, a copy of all that came after it, and three calls for every field.
 Here the three are read in one go, when all of them are there, and end in a
-`Message`. Whatever is not that simple (another method, a body in several
-frames or still on its way, a field that pika reads in a way of its own, or
-bytes that make no sense) is left where it is, for pika to read or to refuse.
+`Message`. Where the body is still on its way, or has several frames, the
+delivery is held until it is whole:
+
+    method and header are here --some of the body--> held --all of it--> handed over
+                                                      |  `--channel closed--> dropped
+                                                      `--anything unusual--> pika's
+
+Whatever is not that simple (another method, a field that pika reads in a way
+of its own, frames that do not belong together, or bytes that make no sense)
+is left where it is, for pika to read or to refuse.
 
 Source: AMQP 0-9-1 specification, 2.3.5 (frames), 4.2 (fields), 1.8.3.13
 (``basic.deliver``); checked against pika's decoder in the tests.
@@ -15,11 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from io import BytesIO
 from struct import Struct, error
 from typing import Any
 
 from pika import data
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, InvalidFrameError
 
 from amqtask.message.model import Message
 
@@ -32,6 +40,8 @@ _HEAD = 7  # bytes of a frame before its payload: type, channel, size
 _DELIVER = b"\x00\x3c\x00\x3c"  # class 60, method 60
 _EMPTY = b"\x00\x00\x00\x00"
 _TWO_VOIDS = b"\x00\x00\x00\x02VV"
+#: Bytes of the largest body that RabbitMQ can be told to take. A header that says more lies.
+_LARGEST = 512 * 1024 * 1024
 
 _frame = Struct(">BHI").unpack_from
 _content = Struct(">HHQH").unpack_from
@@ -40,62 +50,161 @@ _long = Struct(">I").unpack_from
 _int32 = Struct(">i").unpack_from
 _timestamp = Struct(">Q").unpack_from
 
+_UNREADABLE = (error, IndexError, ValueError, AMQPError)  # UnicodeDecodeError is a ValueError
 
-def read(buffer: bytes, start: int, sinks: Mapping[int, Sink]) -> int:
-    """Hand over the deliveries that ``buffer`` begins with, and stop at anything else.
+
+class Reader:
+    """Reads the deliveries of one connection.
 
     Args:
-        buffer: Bytes as they came from the broker.
-        start: Where in it a frame begins.
         sinks: For each channel that is read here, who takes its deliveries.
-
-    Returns:
-        Where the first frame begins that was not read.
+        leave: Called with a delivery that was held and is pika's to read after all: its channel,
+            its method and its header frame, and what has come of its body.
     """
-    size = len(buffer)
-    while start + _HEAD < size:
-        kind, channel, length = _frame(buffer, start)
-        method = start + _HEAD
-        header = method + length + 1 + _HEAD
-        if kind != _METHOD or header > size or buffer[method : method + 4] != _DELIVER:
-            return start
-        sink = sinks.get(channel)
-        if sink is None:
-            return start
-        kind, also, length = _frame(buffer, header - _HEAD)
-        body = header + length + 1
-        if kind != _HEADER or also != channel or body > size:
-            return start
+
+    def __init__(
+        self, sinks: Mapping[int, Sink], leave: Callable[[int, bytes, bytes], None]
+    ) -> None:
+        self._sinks = sinks
+        self._leave = leave
+        self._held: dict[int, _Held] = {}  # by channel
+        self._filling: _Held | None = None  # whose body frame is on its way
+        self._left = 0  # bytes of that frame's payload still to come
+
+    def drop(self, channel: int) -> None:
+        """Drop what is held of a channel, which is closed."""
+        self._held.pop(channel, None)
+
+    def read(self, buffer: bytes, start: int) -> tuple[int, bool]:
+        """Hand over the deliveries that ``buffer`` begins with, and stop at anything else.
+
+        Args:
+            buffer: Bytes as they came from the broker.
+            start: Where in it a frame begins, or goes on that has begun before.
+
+        Returns:
+            Where the first frame begins that was not read, and whether it begins a delivery
+            that is to wait for more bytes.
+
+        Raises:
+            InvalidFrameError: The body frame that was on its way has no end.
+        """
+        size, sinks, held = len(buffer), self._sinks, self._held
+        if self._filling is not None:
+            start = self._fill(self._filling, buffer, start)
+        while start + _HEAD < size:
+            kind, channel, length = _frame(buffer, start)
+            if held and channel in held:
+                if kind != _BODY or length > held[channel].missing:
+                    self._give_up(channel)
+                    break
+                self._left = length
+                start = self._fill(held[channel], buffer, start + _HEAD)
+                continue
+            method = start + _HEAD
+            header = method + length + 1 + _HEAD
+            if kind != _METHOD or buffer[method : method + 4] != _DELIVER or channel not in sinks:
+                break
+            if header > size:
+                return start, True
+            kind, also, length = _frame(buffer, header - _HEAD)
+            body = header + length + 1
+            if kind != _HEADER or also != channel:
+                break
+            if body > size:
+                return start, True
+            try:
+                of_class, _, body_size, flags = _content(buffer, header)
+                if buffer[header - _HEAD - 1] != _END or buffer[body - 1] != _END or of_class != 60:
+                    break
+                end = _body_end(buffer, body, size, channel, body_size)
+                if not end:
+                    if body_size > _LARGEST:
+                        break
+                    held[channel] = _Held(channel, buffer[start:body], header - start, body_size)
+                    start = body
+                    continue
+                content = buffer[body + _HEAD : end - 1]
+                got = _delivery(buffer, method, header, body, flags, content)
+            except _UNREADABLE:
+                break
+            sinks[channel](*got)
+            start = end
+        return start, False
+
+    def _fill(self, held: _Held, buffer: bytes, at: int) -> int:
+        """Take what is here of a body frame whose payload goes on at ``at``; returns where it ends."""
+        end = at + self._left
+        held.body.write(memoryview(buffer)[at:end])
+        if end >= len(buffer):  # and its last octet is still to come
+            taken = len(buffer) - at
+            self._left -= taken
+            held.missing -= taken
+            self._filling = held
+            return len(buffer)
+        if buffer[end] != _END:
+            raise InvalidFrameError("a body frame does not end where its length says")
+        held.missing -= self._left
+        self._filling = None
+        if not held.missing:
+            self._hand_over(held)
+        return end + 1
+
+    def _hand_over(self, held: _Held) -> None:
+        if self._held.get(held.channel) is not held:
+            return  # its channel was closed meanwhile
+        head, header, content = held.head, held.header, held.body.getvalue()
         try:
-            of_class, _, body_size, flags = _content(buffer, header)
-            end, content = _body(buffer, body, size, channel, body_size)
-            if buffer[header - _HEAD - 1] != _END or buffer[body - 1] != _END or of_class != 60:
-                return start
-            tag, redelivered, exchange, routing_key = _method(
-                buffer, method + 4, header - _HEAD - 1
-            )
-            message = _message(buffer, header + 14, body - 1, flags, content)
-        except (error, IndexError, ValueError, AMQPError):  # UnicodeDecodeError is a ValueError
-            return start
-        sink(tag, redelivered, exchange, routing_key, message)
-        start = end
-    return start
+            got = _delivery(head, _HEAD, header, len(head), _content(head, header)[3], content)
+        except _UNREADABLE:
+            self._give_up(held.channel)
+            return
+        del self._held[held.channel]
+        self._sinks[held.channel](*got)
+
+    def _give_up(self, channel: int) -> None:
+        """Leave a delivery that was held to pika."""
+        held = self._held.pop(channel)
+        self._leave(channel, held.head, held.body.getvalue()[: held.body.tell()])
 
 
-def _body(buffer: bytes, at: int, size: int, channel: int, length: int) -> tuple[int, bytes]:
-    """Return where a body of one frame ends, and the body.
+class _Held:
+    """A delivery whose body is not whole.
 
-    Raises:
-        ValueError: It has several frames, or is not here yet.
+    Attributes:
+        head: Its method and its header frame.
+        header: Where in them the header's payload begins.
+        body: What has come, in a buffer of the size it will have: it is written once, and not
+            copied to become bytes.
+        missing: Bytes still to come.
     """
+
+    __slots__ = ("body", "channel", "head", "header", "missing")
+
+    def __init__(self, channel: int, head: bytes, header: int, size: int) -> None:
+        self.channel = channel
+        self.head = head
+        self.header = header
+        self.body = BytesIO(bytes(size))
+        self.missing = size
+
+
+def _body_end(buffer: bytes, at: int, size: int, channel: int, length: int) -> int:
+    """Return where a body ends that is here, and in one frame; 0 where it is not."""
     if not length:
-        return at, b""
-    kind, also, here = _frame(buffer, at)
-    begin = at + _HEAD
-    end = begin + here
-    if kind != _BODY or also != channel or here != length or end >= size or buffer[end] != _END:
-        raise ValueError
-    return end + 1, buffer[begin:end]
+        return at
+    end = at + _HEAD + length
+    if end >= size or buffer[end] != _END or _frame(buffer, at) != (_BODY, channel, length):
+        return 0
+    return end + 1
+
+
+def _delivery(
+    buffer: bytes, method: int, header: int, body: int, flags: int, content: bytes
+) -> tuple[int, bool, str, str, Message]:
+    """Return what a sink takes; the payloads of method and header begin, and end, at these."""
+    message = _message(buffer, header + 14, body - 1, flags, content)
+    return *_method(buffer, method + 4, header - _HEAD - 1), message
 
 
 def _method(buffer: bytes, at: int, stop: int) -> tuple[int, bool, str, str]:

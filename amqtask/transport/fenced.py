@@ -160,7 +160,7 @@ class Fenced:
             self._ready.add(requirement)
 
     def _write(self, channel: Channel, batch: Sequence[Publication]) -> None:
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         for publication in batch:
             if publication.done:
                 continue

@@ -29,6 +29,8 @@ _END = b"\xce"
 _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, reserved
 _NO_TABLE = b"F\x00\x00\x00\x00"
 _MANDATORY, _OPTIONAL = b"\x01", b"\x00"
+#: Bytes of a body above which it is not joined with the rest.
+_APART = 16 * 1024
 #: Starts of the addresses that RabbitMQ and LavinMQ give for a direct reply.
 DIRECT_REPLIES = ("amq.rabbitmq.reply-to.", "amq.direct.reply-to.")
 
@@ -45,7 +47,7 @@ _decimal = Struct(">cBi").pack
 
 def publish_frames(
     channel: int, exchange: str, routing_key: str, message: Message, body_max: int
-) -> list[bytes]:
+) -> list[bytes | memoryview]:
     """Return the pieces of ``basic.publish`` with ``mandatory``, ready to be joined.
 
     Direct replies alone go without ``mandatory``.
@@ -59,7 +61,7 @@ def publish_frames(
     """
     try:
         header = _properties(message)
-        pieces = [_publish_method(channel, exchange, routing_key)]
+        pieces: list[bytes | memoryview] = [_publish_method(channel, exchange, routing_key)]
     except (error, AttributeError, TypeError, OverflowError, UnicodeError) as wrong:
         raise ValueError(str(wrong)) from wrong
     body = message.body
@@ -76,13 +78,13 @@ def publish_frames(
         header[1],
         _END,
     )
-    if size <= body_max:
-        if size:
-            pieces += (_frame(_BODY, channel, size), body, _END)
-        return pieces
-    for start in range(0, size, body_max):
-        part = body[start : start + body_max]
-        pieces += (_frame(_BODY, channel, len(part)), part, _END)
+    if size > _APART:
+        view = memoryview(body)
+        for start in range(0, size, body_max):
+            part = view[start : start + body_max]
+            pieces += (_frame(_BODY, channel, len(part)), part, _END)
+    elif size:
+        pieces += (_frame(_BODY, channel, size), body, _END)
     return pieces
 
 

@@ -428,7 +428,7 @@ class Publisher:
         if channel is None or not channel.is_open or channel.session.blocked is not None:
             return
         ready = self._ready
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         while waiting and not self._full:
             publication = waiting.popleft()
             if publication.done:
@@ -449,7 +449,7 @@ class Publisher:
         """Whether as much is under way as may be."""
         return len(self._unconfirmed) >= WINDOW or self._bytes >= WINDOW_BYTES
 
-    def _frames(self, channel: Channel, publication: Publication) -> list[bytes]:
+    def _frames(self, channel: Channel, publication: Publication) -> list[bytes | memoryview]:
         """Return what is to be written to publish it, which counts as sent from here on.
 
         It is nothing when it cannot be written; the publication has failed then.

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from typing import Any, TypeVar
 
 from pika import exceptions as pika_errors
@@ -326,10 +327,20 @@ class Channel:
         """Most payload bytes of one body frame, as negotiated with the broker."""
         return int(self._raw.connection._body_max_length)
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """Send whole frames that are encoded already."""
-        if pieces:
-            self._raw.connection._output_marshaled_frames([b"".join(pieces)])
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send whole frames that are encoded already.
+
+        What is a view is large, and goes as it is; the rest is joined as far as it can be.
+        """
+        # its hints say bytes; views go the same way
+        emit: Callable[[list[Any]], None] = self._raw.connection._output_marshaled_frames
+        if memoryview in map(type, pieces):
+            for kind, some in groupby(pieces, type):
+                run = list(some)
+                emit(run if kind is memoryview else [b"".join(run)])
+        elif pieces:
+            # as a view: of bytes, pika copies what the socket did not take, each time
+            emit([memoryview(b"".join(pieces))])
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         if self.closed.done():
@@ -444,9 +455,9 @@ class Channel:
 
     def _until_closed(self, readers: dict[int, T], reader: T) -> None:
         """Have a reader of the connection read this channel, for as long as there is one."""
-        number = self.number
+        connection, number = self._raw.connection, self.number
         if number not in readers:
-            self.closed.add_done_callback(lambda _: readers.pop(number, None))
+            self.closed.add_done_callback(lambda _: connection.forget(number))
         readers[number] = reader
 
     async def cancel(self, consumer_tag: str) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,7 @@ class Hold:
     def __init__(self, queue: str, channel: Channel) -> None:
         self.queue = queue
         self.messages: list[Message] = []
+        self._tags: dict[int, int] = {}
         self._channel = channel
 
     @classmethod
@@ -201,13 +202,19 @@ class Hold:
         await self._channel.delete_queue(self.queue)
         await self._channel.close()
 
+    def drop(self, messages: Iterable[Message]) -> None:
+        """Take some of its messages out of the queue for good."""
+        for message in messages:
+            self._channel.raw.basic_ack(self._tags[id(message)])
+
     async def let_go(self) -> None:
-        """Leave the queue to others, as it was."""
+        """Leave the queue to others, as it was, but for what was dropped."""
         await self._channel.close()
 
     def _on_message(
         self, tag: int, redelivered: bool, exchange: str, routing_key: str, message: Message
     ) -> None:
+        self._tags[id(message)] = tag
         self.messages.append(message)
 
 

@@ -19,7 +19,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from zoneinfo import ZoneInfo
 
 from amqtask.app import App
 from amqtask.clock import wall
@@ -102,7 +101,7 @@ class Executor:
         self._board = board
         self._accepted = accepted(settings.accept_content)
         self._max_decoded_size = settings.max_decoded_size
-        self._timezone = ZoneInfo(settings.timezone)
+        self._timezone = settings.zone
         self._own = threading.local()
         self._defaults = Options(
             time_limit=settings.time_limit, soft_time_limit=settings.soft_time_limit

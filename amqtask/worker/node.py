@@ -33,6 +33,7 @@ from amqtask.worker.groups import PoolSet
 from amqtask.worker.intake import Intake
 from amqtask.worker.job import Job, Kind
 from amqtask.worker.outcome import GivenBack, Outcome, Revoked, Verdict
+from amqtask.worker.overdue import Overdue
 from amqtask.worker.settle import Settler
 from amqtask.worker.slots import QueueSlots, slot_groups
 from amqtask.worker.strays import Strays
@@ -137,6 +138,7 @@ class Node:
         self._intake: Intake | None = None
         self._cancelled: Cancelled | None = None
         self._strays: Strays | None = None
+        self._overdue: Overdue | None = None
         self._heard: dict[str, bool] = {}  # cancelled in this turn of the I/O loop
 
     # -- what it does -------------------------------------------------------------------
@@ -406,6 +408,8 @@ class Node:
             self._app, {delay_prefix(self._app.queue(name), settings) for name in self.queues}
         )
         self._strays.start()
+        self._overdue = Overdue(self._app, self.queues[0])
+        self._overdue.start()
         self._intake = Intake(
             self._app,
             {queue: self._group_size(index) for queue, index in self._group_of.items()},
@@ -421,6 +425,8 @@ class Node:
             await self._intake.close()
         if self._strays is not None:
             await self._strays.close()
+        if self._overdue is not None:
+            await self._overdue.close()
         if self._cancelled is not None:
             await self._cancelled.close()
 

@@ -10,11 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
+from amqtask.worker.process import MALLOC
 from amqtask.worker.spec import WorkerSpec
-
-#: By itself glibc raises this limit with the bodies that come, and from then on what large ones took
-#: is not given back: a process on messages of 20 to 400 kB stayed at twice the memory.
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
 class Process(Protocol):
@@ -91,7 +88,8 @@ def start_python(spec: WorkerSpec, board: int) -> tuple[Process, socket.socket]:
 
 def environment(spec: WorkerSpec) -> dict[str, str]:
     """Return the environment of a child."""
-    return {**_MEMORY, **os.environ, **spec.environ}
+    malloc = {name: str(wanted) for name, (_, wanted) in MALLOC.items()}
+    return {**malloc, **os.environ, **spec.environ}
 
 
 def send_spec(sock: socket.socket, line: bytes) -> None:

@@ -29,12 +29,17 @@ import os
 import signal
 import socket
 import sys
+
+# What an app reads its settings with. Each copy that imported it would write to pages with the names
+# and code of others, and share 1 MiB less.
+import tomllib  # noqa: F401
 from contextlib import suppress
 from typing import NoReturn
 
 from amqtask.discovery import find_app
 from amqtask.worker.child import run_child
 from amqtask.worker.process import (
+    MALLOC,
     end_process,
     end_with_traceback,
     name_process,
@@ -51,9 +56,6 @@ NAME = "amqtask-fork"
 MOST = 128 * 1024
 #: What a terminal or a service manager sends to all; it is the supervisor's to hear.
 _FOR_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-_M_MMAP_THRESHOLD = -3
-#: As in the environment of a child that is started, see `amqtask.worker.starting`.
-_MMAP_THRESHOLD = 128 * 1024
 
 
 def alone() -> bool:
@@ -95,8 +97,10 @@ def _prepare() -> None:
     os.dup2(null, 0)
     os.close(null)
     with suppress(OSError, AttributeError):  # only glibc has it, and only it needs it
-        if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+        mallopt = ctypes.CDLL(None).mallopt
+        for name, (number, wanted) in MALLOC.items():
+            if name not in os.environ:
+                mallopt(number, wanted)
     settle_memory()
 
 

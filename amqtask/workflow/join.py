@@ -20,6 +20,6 @@ def joins_of(app: App) -> Joins:
     they need the same ``backend``, as they do for results.
     """
     backend = app.backend
-    if isinstance(backend, StoredBackend) and backend.can.counts and backend.can.keeps:
+    if isinstance(backend, StoredBackend) and backend.joins:
         return StoreJoins(app, backend)
     return QueueJoins(app)

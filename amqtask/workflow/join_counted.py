@@ -8,11 +8,13 @@ last one to keep a part counts after all others have, so he finds them all.
     GROUP.p3, .f3    value of member 3, or its failure; +ID for one added on the way
          .n          parts that were kept, those that came twice counted twice
          .late .l1   how many were added on the way, and their ids
-         .open       there from the start: a part that finds none comes too late
+         .open       there from the start to the join: a part that finds none comes too late
          .claim      who joins it; whoever it is has a delivery in hand, which does not go
                      before the body is safe
          .failing    the same for a body that fails
          .done .failed
+
+Where the store has a register, the chord is on it until it is joined, has failed or is given up.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amqtask.backends.base import Store
-from amqtask.backends.chords import ChordPart, Standing
-from amqtask.workflow.join_parts import gather, read
+from amqtask.backends.chords import ON_RECORD, RESERVE, ChordPart, OpenChord, Standing
+from amqtask.workflow.join_parts import Gathered, gather, read
 
 #: What is kept where only its being there counts.
 _MARK = b"1"
@@ -36,26 +38,55 @@ class CountedChords:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._register = store.register()
 
-    def open(self, sizes: Mapping[str, int], expires: float) -> None:
+    def open(self, sizes: Mapping[OpenChord, int], expires: float) -> None:
         """See `Chords.open`: a chord that is sent once more begins anew."""
         words = ("done", "failed", "claim", "failing")
-        self._store.unkeep([f"{group_id}.{word}" for group_id in sizes for word in words])
-        for group_id, size in sizes.items():
-            self._store.keep(f"{group_id}.open", str(size).encode(), expires)
+        self._store.unkeep([f"{chord.group_id}.{word}" for chord in sizes for word in words])
+        for chord, size in sizes.items():
+            self._store.keep(f"{chord.group_id}.open", str(size).encode(), expires + ON_RECORD)
+            if self._register is not None:
+                self._register.note(chord, expires + ON_RECORD)
 
     def add(self, parts: Sequence[ChordPart], expires: float) -> Sequence[tuple[Standing, Any]]:
         """See `Chords.add`."""
-        return [self._add(part, expires) for part in parts]
+        return [self._add(part, expires + RESERVE) for part in parts]
 
     def end(self, part: ChordPart, *, sent: bool, expires: float) -> None:
         """See `Chords.end`."""
         group_id = part.group_id
-        self._store.keep(f"{group_id}.{'done' if sent else 'failed'}", _MARK, expires)
+        if sent:
+            self._store.keep(f"{group_id}.done", _MARK, expires)
+        else:  # as long as a member that is sent back finds the other parts
+            self._store.keep(f"{group_id}.failed", _MARK, expires + RESERVE)
+        if self._register is not None:
+            self._register.drop(group_id)
         if sent:
             size = self._size(group_id) or 0
             late = self._late(group_id, expires)
-            self._store.unkeep([*_places(group_id, size, late), *_slots(group_id, len(late))])
+            gone = [*_places(group_id, size, late), *_slots(group_id, len(late))]
+            self._store.unkeep([*gone, f"{group_id}.open"])
+
+    def give_up(
+        self, part: ChordPart, expires: float, *, by_hand: bool
+    ) -> tuple[Standing, Sequence[Any]]:
+        """See `Chords.give_up`; here the time is counted from the opening."""
+        keep, size = expires + RESERVE, part.size or 0
+        marks, said, gathered = self._found(part.group_id, size, keep)
+        if marks & {"done", "failed"} or "open" not in marks:
+            return Standing.OVER, ()
+        claim = "failing" if gathered.complete and gathered.failed else "claim"
+        if self._claimed(part, claim, keep, Standing.READY) is not Standing.READY:
+            return Standing.WAITING, ()
+        return Standing.READY, said
+
+    def came(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
+        """See `Chords.came`."""
+        found = {
+            group_id: self._found(group_id, size, RESERVE)[2] for group_id, size in sizes.items()
+        }
+        return {group_id: len(gathered.parts) for group_id, gathered in found.items()}
 
     def _add(self, part: ChordPart, expires: float) -> tuple[Standing, Any]:
         store, group_id = self._store, part.group_id
@@ -74,20 +105,27 @@ class CountedChords:
         return self._look(part, size, expires)
 
     def _look(self, part: ChordPart, size: int, expires: float) -> tuple[Standing, Any]:
-        store, group_id = self._store, part.group_id
-        late = self._late(group_id, expires)
-        marks = {word: f"{group_id}.{word}" for word in ("open", "done", "failed")}
-        found = store.kept([*marks.values(), *_places(group_id, size, late)])
-        if marks["done"] in found or marks["open"] not in found:
+        marks, said, gathered = self._found(part.group_id, size, expires)
+        if "done" in marks or "open" not in marks:
             return Standing.OVER, None
-        said = [store.codec.decode_value(found[key]) for key in found if key not in marks.values()]
-        gathered = gather([read(each) for each in said], size)
         if not gathered.complete:
             return Standing.WAITING, None
-        if gathered.failed and marks["failed"] in found:
+        if gathered.failed and "failed" in marks:
             return Standing.OVER, None
         claim = "failing" if gathered.failed else "claim"
         return self._claimed(part, claim, expires, Standing.READY), said
+
+    def _found(
+        self, group_id: str, size: int, expires: float
+    ) -> tuple[set[str], list[Any], Gathered]:
+        """Return which marks there are, all parts, and what these come to."""
+        store = self._store
+        late = self._late(group_id, expires)
+        marks = {f"{group_id}.{word}": word for word in ("open", "done", "failed")}
+        found = store.kept([*marks, *_places(group_id, size, late)])
+        said = [store.codec.decode_value(found[key]) for key in found if key not in marks]
+        gathered = gather([read(each) for each in said], size)
+        return {marks[key] for key in found if key in marks}, said, gathered
 
     def _lost(self, part: ChordPart, expires: float) -> Standing:
         found: Mapping[str, bytes] = self._store.kept(

@@ -180,15 +180,19 @@ def failure(group_id: str, part: Kept) -> ChordError:
     )
 
 
-def abandoned(group_id: str, gathered: Gathered, seconds: float) -> ChordError:
-    """Return why a chord's body is given up."""
+def abandoned(group_id: str, gathered: Gathered, why: str) -> ChordError:
+    """Return why a chord's body is given up.
+
+    Args:
+        why: As in "by hand".
+    """
     missing = [str(index) for index in gathered.missing]
     names = ", ".join(missing[:_NAMED]) + (" and more" if len(missing) > _NAMED else "")
     what = f"members {names}" if missing else f"{gathered.awaited} added on the way"
+    came = len(gathered.parts)
     return ChordError(
-        f"chord {group_id} was given up: nothing came for {seconds:g} s, and of "
-        f"{len(gathered.parts) + len(missing) + max(0, gathered.awaited)} members there is none "
-        f"yet of {what}",
+        f"chord {group_id} was given up {why}: {came} of "
+        f"{came + len(missing) + max(0, gathered.awaited)} parts came, none yet of {what}",
         hint="look for them in the dead-letter queues; join_expires says how long a chord waits",
     )
 

@@ -19,7 +19,9 @@ while its worker has another part of the same chord on its way, whose delivery
 it holds: that one counts later.
 
 The first message in the queue is its alarm: a task message that the broker
-moves to a worker's queue when ``join_expires`` has passed.
+moves to a worker's queue when ``join_expires`` has passed. It rings for the first time
+after `LISTED_AFTER`, and the chord goes on the list of those that wait for long, since
+AMQP cannot tell which queues there are. Most chords are joined by then, and pay nothing.
 """
 
 from __future__ import annotations
@@ -42,13 +44,16 @@ from amqtask.errors import (
     PublishTimeout,
     Unroutable,
 )
-from amqtask.message import encode
-from amqtask.message.model import Call, Embed, Message
+from amqtask.message import accepted, decode, encode
+from amqtask.message.model import Message
+from amqtask.message.signature import chord_size
 from amqtask.transport import Publication, Requirement
 from amqtask.transport.backoff import Backoff
 from amqtask.transport.taking import Desk, Gone, Hold, Taken
-from amqtask.workflow.join_parts import Gathered, abandoned, dump, gather, keep, load
-from amqtask.workflow.join_work import LoopWork, called, conclude, fail
+from amqtask.workflow.alarm import OPENED_HEADER, OpenJoin, Waiting, is_by_hand, target_of
+from amqtask.workflow.join_list import JoinList, list_name
+from amqtask.workflow.join_parts import Gathered, dump, gather, keep, load
+from amqtask.workflow.join_work import LoopWork, called, conclude, give_up
 from amqtask.workflow.ports import EXPIRE, Done, Follow, Opening, Part
 
 if TYPE_CHECKING:
@@ -58,10 +63,12 @@ log = logging.getLogger("amqtask.chord")
 
 #: Start of the queues' names.
 PREFIX = "amqtask.join."
+#: Seconds after which a chord goes on the list of those that are open.
+LISTED_AFTER = 300.0
 #: Chords that one process joins at the same time.
 _TAKES = 8
 #: What a part says it is, and notes that the body has failed, or that the alarm comes again.
-_PART, _FAILED, _WAITS = "amqtask.join.part", "amqtask.join.failed", "amqtask.join.waits"
+PART, _FAILED, WAITS = "amqtask.join.part", "amqtask.join.failed", "amqtask.join.waits"
 #: Seconds that an untouched queue outlives its alarm, and what RabbitMQ takes at most for both.
 _RESERVE, _LONGEST = 7 * 24 * 3600.0, 4_294_967.0
 
@@ -84,6 +91,8 @@ class QueueJoins:
         self._opener: Desk | None = None
         self._takes: asyncio.Semaphore
         self._work = LoopWork()
+        #: The chords that have waited for long.
+        self.list = JoinList(list_name(app.settings), self._published)
         #: By chord, of each part that is not confirmed yet, what tells whether its delivery is ours.
         self._on_their_way: dict[str, list[Callable[[], bool]]] = {}
         self._noting = threading.Lock()
@@ -115,7 +124,7 @@ class QueueJoins:
             self._on_their_way.setdefault(part.group_id, []).append(ours)
         kept = partial(self._kept, part, follow, done, ours)
         try:
-            self._publish(_publication(part.group_id, _message(body, part.id, _PART)), kept)
+            self._publish(_publication(part.group_id, _message(body, part.id, PART)), kept)
         except BaseException:
             self._others(part, ours)  # nobody may rely on it
             raise
@@ -148,10 +157,74 @@ class QueueJoins:
                 del self._on_their_way[part.group_id]
             return list(others)
 
+    # -- those that are open ----------------------------------------------------------
+
+    async def listing(self, most: int) -> list[OpenJoin]:
+        """Return the chords that have waited for `LISTED_AFTER`, on the I/O loop.
+
+        Raises:
+            TransportError: The connection ended, or the broker refuses it.
+        """
+        backoff = _backoff()
+        while True:
+            try:
+                found = await self.list.read(self._counting, PREFIX.__add__)
+            except Taken:
+                await asyncio.sleep(backoff.next())
+            else:
+                return sorted(found, key=lambda each: each.due)[:most]
+
+    async def find(self, group_id: str) -> OpenJoin | None:
+        """Return one chord, however long it has waited; None where there is none.
+
+        Raises:
+            TransportError: As `listing`.
+        """
+        backoff = _backoff()
+        while True:
+            try:
+                hold = await self._counting.take(PREFIX + group_id)
+            except Gone:
+                return None
+            except Taken:
+                await asyncio.sleep(backoff.next())
+                continue
+            try:
+                return self._shown(group_id, hold)
+            finally:
+                await hold.let_go()
+
+    def _shown(self, group_id: str, hold: Hold) -> OpenJoin:
+        waiting = self._waiting(group_id, hold)
+        if waiting is None:
+            raise BackendError(
+                f"the alarm of chord {group_id} is on its way to a worker, which decides now",
+                hint="ask again once a worker of its body's queue has had the time to",
+            )
+        parts = [each for each in hold.messages if each.type == PART]
+        gathered = gather([load(each.body) for each in parts], waiting.size)
+        newest = max((each.timestamp or 0 for each in parts), default=0)
+        due = max(waiting.opened, newest) + self._wait
+        return OpenJoin(waiting, "broker", len(gathered.parts), due, gathered.missing)
+
+    def _waiting(self, group_id: str, hold: Hold) -> Waiting | None:
+        """Return what the alarm in a queue says, or what is in its place."""
+        for each in hold.messages:
+            if each.type == WAITS and each.body:
+                return Waiting.load(group_id, each.body)
+            if each.type not in (PART, _FAILED, WAITS):
+                most = self._app.settings.max_decoded_size
+                call = decode(each, accepted(["json"]), max_decoded_size=most)
+                if call.task == EXPIRE and call.embed.chord is not None:
+                    opened = call.headers.get(OPENED_HEADER) or each.timestamp or 0
+                    size = chord_size(call.embed.chord) or 0
+                    return Waiting(group_id, size, call.embed.chord, float(opened), call.reply_to)
+        return None
+
     # -- opening ----------------------------------------------------------------------
 
     async def _open(self, opening: Opening) -> None:
-        queue, target = PREFIX + opening.group_id, self._target(opening.body)
+        queue, target = PREFIX + opening.group_id, target_of(self._app, opening.body)
         timeout = self._app.settings.publish_timeout
         try:
             async with asyncio.timeout(timeout):
@@ -162,17 +235,12 @@ class QueueJoins:
                 "of the chord was sent",
                 hint="see whether the broker is there and takes messages",
             ) from None
-        call = _alarm(opening.group_id, opening.size, opening.body)
+        call = Waiting.of(opening, wall()).alarm()
         # where the broker puts the alarm, which nobody would hear otherwise
         needs = (self._app.sender.queue_requirement(self._app.queue(target)),)
         deadline = time.monotonic() + timeout
-        message = encode(call, ttl_ms=round(self._wait * 1000))
+        message = encode(call, ttl_ms=round(min(self._wait, LISTED_AFTER) * 1000))
         await self._published(_publication(opening.group_id, message, needs, deadline))
-
-    def _target(self, body: dict[str, Any]) -> str:
-        """Return the queue whose workers hear the alarm: where the body is to run, if it says so."""
-        queue = (body.get("options") or {}).get("queue")
-        return queue if isinstance(queue, str) and queue else self._app.settings.default_queue
 
     # -- counting ---------------------------------------------------------------------
 
@@ -261,33 +329,37 @@ class QueueJoins:
 
     async def _give_up(self, hold: Hold, part: Part, follow: Follow) -> None:
         gathered, noted = _read(hold, part)
+        waiting, by_hand = Waiting.of_alarm(part), is_by_hand(part)
         # what is in the place of an alarm that rang is no news: it would put off the next one again
-        news = (each for each in hold.messages if each.type != _WAITS)
+        news = (each for each in hold.messages if each.type != WAITS)
         newest = max((each.timestamp or 0 for each in news), default=0)
-        left = newest + self._wait - wall()
+        left = max(newest, waiting.opened) + self._wait - wall()
         if gathered.complete and not (gathered.failed and noted):
             await conclude(part, gathered, follow)
-        elif left > 1:
-            await self._ring_again(part, left)
+        elif left > 1 and not by_hand:
+            await self._ring_again(waiting, left)
+            if not noted:
+                await self.list.add(waiting, left)
             return
         elif not noted:
-            await fail(part, follow, abandoned(part.group_id, gathered, self._wait))
+            why = "by hand" if by_hand else f"after {self._wait:g} s without a part"
+            await give_up(part, gathered, why, follow)
         await hold.delete()
 
-    async def _ring_again(self, part: Part, left: float) -> None:
+    async def _ring_again(self, waiting: Waiting, left: float) -> None:
         """Have the alarm come once more, through the delay levels.
 
         Behind the parts it would never come: the broker looks at the head of a queue only.
         """
+        group_id = waiting.group_id
         # in its place, for whoever counts
-        await self._published(_publication(part.group_id, _message(b"", part.id, _WAITS)))
-        assert part.size is not None
+        note = _message(waiting.dump(), f"{group_id}-alarm", WAITS)
+        await self._published(_publication(group_id, note))
         until = datetime.fromtimestamp(wall() + left, UTC)
-        queue = self._app.queue(self._target(part.body))
+        queue = self._app.queue(target_of(self._app, waiting.body))
         address = self._app.sender.delayed(queue, until)
-        call = _alarm(part.group_id, part.size, part.body, part.call.reply_to)
         publication = Publication(
-            encode(replace(call, eta=until)),
+            encode(replace(waiting.alarm(), eta=until)),
             address.exchange,
             address.routing_key,
             address=address.anew,
@@ -315,20 +387,6 @@ def _publication(
     return Publication(message, "", PREFIX + group_id, requires=requires, deadline=deadline)
 
 
-def _alarm(group_id: str, size: int, body: dict[str, Any], reply_to: str | None = None) -> Call:
-    """Return the call that ends what nobody completes: by its form, one more member."""
-    options = body.get("options") or {}
-    return Call(
-        EXPIRE,
-        f"{group_id}-alarm",
-        embed=Embed(chord={**body, "chord_size": size}),
-        group=group_id,
-        root_id=options.get("root_id"),
-        reply_to=options.get("reply_to") or reply_to,
-        ignore_result=True,
-    )
-
-
 def _check(ours: Callable[[], bool], part: Part) -> None:
     if not ours():
         raise ConnectionLost(f"the delivery of {part.id} is no longer this worker's")
@@ -345,7 +403,7 @@ def _unjoinable(part: Part) -> BackendError:
 def _read(hold: Hold, part: Part) -> tuple[Gathered, bool]:
     """Return the parts of a queue, and whether it has the note that the body has failed."""
     assert part.size is not None
-    kept = [load(each.body) for each in hold.messages if each.type == _PART]
+    kept = [load(each.body) for each in hold.messages if each.type == PART]
     noted = any(each.type == _FAILED for each in hold.messages)
     return gather(kept, part.size), noted
 

@@ -9,6 +9,10 @@
 The store calls one part of each chord ready, and its member's delivery is acked
 only after the body is safe. When its worker dies, the member is delivered
 again, and its part is called ready again.
+
+An open chord is on record in the store, where it has a register, with when it is given up.
+A worker that finds it there past that time sends its alarm, see `amqtask.worker.overdue`,
+which takes the chord from whoever comes with a part, and fails the body.
 """
 
 from __future__ import annotations
@@ -21,13 +25,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amqtask.backends import StoredBackend
-from amqtask.backends.chords import ChordPart, Standing
-from amqtask.errors import BackendUnavailable, EncodeError
+from amqtask.backends.chords import ChordPart, OpenChord, Register, Standing
+from amqtask.clock import wall
+from amqtask.errors import BackendError, BackendUnavailable, EncodeError, MessageError
 from amqtask.records import record
+from amqtask.workflow.alarm import OpenJoin, Waiting, is_by_hand
 from amqtask.workflow.join_counted import CountedChords
 from amqtask.workflow.join_parts import Gathered, dump, gather, gone, keep, nested, read
-from amqtask.workflow.join_work import LoopWork, conclude, fail
-from amqtask.workflow.ports import Done, Follow, Opening, Part
+from amqtask.workflow.join_work import LoopWork, conclude, fail, give_up
+from amqtask.workflow.ports import EXPIRE, Done, Follow, Opening, Part
 
 if TYPE_CHECKING:
     from amqtask.app import App
@@ -117,6 +123,9 @@ class StoreJoins:
             log.debug("chord.not_ours group=%s: sent by a Celery client", part.group_id)
             done(None)
             return
+        if part.task == EXPIRE:
+            self._work.run(self._transport.io, partial(self._expire, part, follow), done)
+            return
         kept = keep(part)
         try:
             body = dump(kept, as_celery=self._as_celery)
@@ -126,6 +135,56 @@ class StoreJoins:
         entry = ChordPart(part.group_id, part.id, part.index, kept.ok, part.extra, part.size, body)
         self._parts.add(_Waiting(part, entry, follow, done))
 
+    # -- those that are open ----------------------------------------------------------
+
+    @property
+    def register(self) -> Register | None:
+        """Where open chords are on record, for the backend's thread; None where they are not."""
+        return self._backend.store.register()
+
+    async def listing(self, most: int) -> list[OpenJoin]:
+        """Return the chords that are open, on any loop.
+
+        Raises:
+            BackendError: The store keeps no list, or does not answer.
+        """
+        return await self._ask(lambda: self._shown(self._registered().list(most)))
+
+    async def find(self, group_id: str) -> OpenJoin | None:
+        """Return one chord; raises as `listing`."""
+
+        def look() -> list[OpenJoin]:
+            found = self._registered().find(group_id)
+            return [] if found is None else self._shown([found])
+
+        return next(iter(await self._ask(look)), None)
+
+    def _registered(self) -> Register:
+        register = self.register
+        if register is None:
+            raise BackendError(
+                f"backend {self._backend.store} cannot tell which chords are open in it",
+                hint="Redis, SQL and MongoDB can, and so does RabbitMQ without any of them",
+            )
+        return register
+
+    def _shown(self, found: Sequence[OpenChord]) -> list[OpenJoin]:
+        waiting = {}
+        for each in found:
+            try:
+                waiting[each.group_id] = Waiting.load(each.group_id, each.record)
+            except MessageError as error:
+                log.error("chord.record_malformed group=%s error=%r", each.group_id, str(error))
+        came = self._chords().came({each.group_id: each.size for each in waiting.values()})
+        return [
+            OpenJoin(waiting[each.group_id], "store", came[each.group_id], each.due)
+            for each in found
+            if each.group_id in came
+        ]
+
+    async def _ask(self, function: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._backend.run(function))
+
     # -- in the backend's thread ------------------------------------------------------
 
     def _chords(self) -> Any:
@@ -133,7 +192,7 @@ class StoreJoins:
 
     def _open(self, batch: Sequence[tuple[Opening, Done]]) -> None:
         try:
-            sizes = {opening.group_id: opening.size for opening, _ in batch}
+            sizes = {self._on_record(opening): opening.size for opening, _ in batch}
             self._chords().open(sizes, self._expires)
         except Exception as error:  # whoever sends the chord decides what follows from it
             if len(batch) > 1 and not isinstance(error, BackendUnavailable):
@@ -146,6 +205,10 @@ class StoreJoins:
         else:
             for _, done in batch:
                 done(None)
+
+    def _on_record(self, opening: Opening) -> OpenChord:
+        now = wall()
+        return OpenChord(opening.group_id, Waiting.of(opening, now).dump(), now + self._expires)
 
     def _add(self, batch: Sequence[_Waiting]) -> None:
         try:
@@ -174,12 +237,37 @@ class StoreJoins:
             gathered = self._gathered(part, said)
             if part.size is None and gathered.failed is None:
                 # Celery's client says in the store how groups within the header are nested
-                load = partial(self._backend.load_group, part.group_id)
-                nodes = await asyncio.wrap_future(self._backend.run(load))
+                nodes = await self._ask(partial(self._backend.load_group, part.group_id))
                 gathered = nested(gathered, nodes)
             sent = await conclude(part, gathered, waiting.follow)
-        end = partial(self._chords().end, entry, sent=sent, expires=self._expires)
-        await asyncio.wrap_future(self._backend.run(end))
+        await self._ask(partial(self._chords().end, entry, sent=sent, expires=self._expires))
+
+    async def _expire(self, part: Part, follow: Follow) -> None:
+        """Do what an alarm asks for: give up, join what was complete all the time, or wait on."""
+        chords, by_hand = self._chords(), is_by_hand(part)
+        entry = ChordPart(part.group_id, part.id, None, False, 0, part.size, b"")
+        standing, said = await self._ask(
+            lambda: chords.give_up(entry, self._expires, by_hand=by_hand)
+        )
+        if standing is Standing.OVER:
+            log.info("chord.over group=%s: it has ended before its alarm came", part.group_id)
+            await self._ask(partial(self._strike_off, part.group_id))
+        if standing is Standing.WAITING:
+            log.info("chord.waits group=%s: a part came, or somebody joins it", part.group_id)
+        if standing is not Standing.READY:
+            return
+        gathered = gather([read(each) for each in said], part.size or 0)
+        if gathered.complete:
+            over = await conclude(part, gathered, follow)
+        else:
+            why = "by hand" if by_hand else f"after {self._expires:g} s"
+            await give_up(part, gathered, why, follow)
+            over = True
+        await self._ask(lambda: chords.end(entry, sent=over, expires=self._expires))
+
+    def _strike_off(self, group_id: str) -> None:
+        if (register := self.register) is not None:
+            register.drop(group_id)
 
     def _gathered(self, part: Part, said: Sequence[Any]) -> Gathered:
         parts = [read(each) for each in said]

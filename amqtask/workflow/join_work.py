@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from amqtask.errors import CallError, ChordError, MessageTooLarge, ResultTooLarge
 from amqtask.transport import IOThread
-from amqtask.workflow.join_parts import Gathered, failure
+from amqtask.workflow.join_parts import Gathered, abandoned, failure
 from amqtask.workflow.ports import Done, Follow, Part
 
 log = logging.getLogger("amqtask.chord")
@@ -88,3 +88,16 @@ async def fail(part: Part, follow: Follow, error: ChordError) -> None:
     """End the body as failed."""
     await called(partial(follow.fail_body, part, error))
     log.warning("chord.failed group=%s error=%r: its body does not run", part.group_id, str(error))
+
+
+async def give_up(part: Part, gathered: Gathered, why: str, follow: Follow) -> None:
+    """End the body of a chord that nobody completes.
+
+    Args:
+        why: See `abandoned`.
+    """
+    error = abandoned(part.group_id, gathered, why)
+    await called(partial(follow.fail_body, part, error))
+    log.warning(
+        "chord.given_up group=%s error=%r: its body does not run", part.group_id, str(error)
+    )

@@ -38,7 +38,7 @@ def imported(code: str) -> set[str]:
     ("code", "more"),
     [
         ("import amqtask; app = amqtask.App('a'); app.task(lambda: 1, name='t')", ("amqtask.cli",)),
-        ("import amqtask.worker.template", ("amqtask.cli", "click", "rich")),
+        ("import amqtask.worker.template", ("amqtask.cli", "click", "rich", "zoneinfo")),
         ("import amqtask.cli.main", ("amqtask.broker", "amqtask.monitor", "rich")),
     ],
     ids=["client", "child", "command"],

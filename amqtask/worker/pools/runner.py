@@ -30,7 +30,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from amqtask.app import App
 from amqtask.context import Context, _current
@@ -114,7 +113,7 @@ class Desk:
         self._host = host
         self._accepted = accepted(settings.accept_content)
         self._max_decoded_size = settings.max_decoded_size
-        self._timezone = ZoneInfo(settings.timezone)
+        self._timezone = settings.zone
         self._loop: asyncio.Runner | None = None
         self._number = 0
         # what the signal's handler raises, and only while a plain task's code runs

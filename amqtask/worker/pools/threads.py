@@ -88,6 +88,7 @@ class Threads(ABC, Generic[J]):
             except IndexError:  # taken back
                 continue
             run(job)
+            del job  # and with it its body and arguments, which may be large, while this waits
 
 
 class ThreadPool(Threads[J]):

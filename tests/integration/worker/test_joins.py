@@ -9,7 +9,9 @@ import pika
 import pytest
 
 from amqtask import App, ChordError, chord
+from amqtask.workflow import join_queue
 from amqtask.workflow.join_queue import PREFIX
+from amqtask.workflow.open_joins import OpenJoins
 from tests.helpers import TIMEOUT, eventually
 from tests.integration.worker.inprocess import Worker
 from tests.servers import Names
@@ -87,8 +89,9 @@ def test_the_time_is_counted_from_the_last_part(
     make_app: MakeApp, running: Running, names: Names, queue: str, broker: str
 ) -> None:
     """An alarm that comes too early comes again, and ends the chord then."""
-    idle = names.queue("idle")
-    app = make_app(queue, idle, join_expires=8.0)
+    idle, exchange = names.queue("idle"), names.exchange()
+    names.also(f"{exchange}.joins")
+    app = make_app(queue, idle, join_expires=8.0, exchange=exchange)
 
     @app.task(name="same")
     def same(value: int) -> int:
@@ -103,6 +106,35 @@ def test_the_time_is_counted_from_the_last_part(
     with pytest.raises(ChordError, match=r"none yet of members (0, )?1"):
         handle.get(timeout=3 * TIMEOUT)
     eventually(lambda: _messages(broker, held) is None)
+
+
+def test_a_chord_that_waits_for_long_is_listed_until_it_ends(
+    make_app: MakeApp,
+    running: Running,
+    names: Names,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker hands its first alarm to a worker, which notes it and goes on."""
+    monkeypatch.setattr(join_queue, "LISTED_AFTER", 0.1)
+    idle, exchange = names.queue("idle"), names.exchange()
+    names.also(f"{exchange}.joins")
+    app = make_app(queue, idle, exchange=exchange)
+
+    @app.task(name="same")
+    def same(value: object) -> object:
+        return value
+
+    running(app, queue)
+    handle = chord([same.s(1), same.s(2).set(queue=idle)], same.s()).delay()
+    _queue_of(names, handle)
+    joins = OpenJoins(app)
+    row = eventually(lambda: next(iter(joins.list()), None))
+    assert row is not None
+    assert (row.body_id, row.waiting.size, row.task) == (handle.id, 2, "same")
+    running(app, idle)
+    assert handle.get(timeout=TIMEOUT) == [1, 2]
+    eventually(lambda: joins.list() == [])
 
 
 def test_a_member_that_expires_in_its_queue_fails_the_body(

@@ -44,6 +44,10 @@ def kinds(value: Any) -> Any:
     return type(value)
 
 
+#: So large that the values beside it are looked at, and not the bytes.
+LARGE = "x" * 100_000
+
+
 class Colour(enum.Enum):
     RED = "red"
 
@@ -78,6 +82,28 @@ def test_round_trip(value):
     back = loads(dumps(value))
     assert back == value
     assert kinds(back) == kinds(value)
+
+
+@some
+@given(values)
+@example([1 << 64, -(1 << 63), -(1 << 63) - 1, (1 << 64) - 1])
+@example([1e300, -1e19, 2.0**63])
+@example({"__type__": "x", "__value__": 1, "c": None})
+@example([{"a": {"b": Decimal("1.5")}}, SPECIALS])
+def test_round_trip_beside_a_large_text(value):
+    """A large text changes nothing about what is beside it."""
+    back = loads(dumps([LARGE, value]))
+    assert back == [LARGE, value]
+    assert kinds(back) == kinds([LARGE, value])
+    assert dumps((LARGE, value)) == b'["%s",%s]' % (LARGE.encode(), dumps(value))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), Colour.RED, {1: [float("inf")]}])
+def test_refusals_beside_a_large_text(value):
+    """Nor does it hide what cannot be written."""
+    with pytest.raises(EncodeError, match="does not serialise as json") as caught:
+        dumps([LARGE, value])
+    assert caught.value.path[0] == 1
 
 
 @pytest.mark.parametrize("value", SPECIALS, ids=repr)
@@ -225,6 +251,7 @@ def test_reads_what_celery_writes_and_orjson_does_not(data, value):
     back = loads(data)
     assert back == value
     assert type(back) is type(value)
+    assert loads(b'["%s",%s]' % (LARGE.encode(), data)) == [LARGE, value]
 
 
 def test_reads_bare_nan():

@@ -70,7 +70,7 @@ class FakeChannel:
     def send_acks(self, tags: Sequence[tuple[int, bool]]) -> None:
         self.raw.settled += (("ack", *each) for each in tags)
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         data = b"".join(pieces)
         while data:
             size, frame = pika.frame.decode_frame(data)

@@ -44,6 +44,16 @@ def test_pika_reads_what_was_written(message: Message, exchange: str, routing_ke
     assert (read.headers or {}) == message.headers
 
 
+@pytest.mark.parametrize("size", [100, 100_000, 10 * BODY_MAX + 1])
+def test_a_large_body_is_not_copied(size: int) -> None:
+    """Its parts are views of it; what is small is bytes, to be joined."""
+    body = bytes(size)
+    pieces = publish_frames(1, "", "q", Message(body), BODY_MAX)
+    views = [piece for piece in pieces if isinstance(piece, memoryview)]
+    assert all(view.obj is body for view in views)
+    assert sum(map(len, views)) == (size if size > 100 else 0)
+
+
 def test_size_of_each_frame_is_its_payload() -> None:
     """The pieces add up to whole frames: payload plus eight bytes each."""
     pieces = publish_frames(1, "", "q", Message(b"x" * (2 * BODY_MAX + 2)), BODY_MAX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pika import exceptions as pika_errors
@@ -18,7 +18,7 @@ from amqtask.errors import (
     TransportError,
 )
 from amqtask.transport import BrokerURL, Session
-from amqtask.transport.session import channel_error, connection_error
+from amqtask.transport.session import Channel, channel_error, connection_error
 
 URL = BrokerURL.parse("amqp://user:secret@mq.example/shop")
 BROKER = "broker amqp://user@mq.example:5672/shop"
@@ -170,3 +170,22 @@ async def test_an_alarm_without_a_reason() -> None:
     session = Session(URL, 1)
     session._on_blocked(None, SimpleNamespace(method=SimpleNamespace(reason="")))
     assert session.blocked == "no reason given"
+
+
+async def test_what_is_small_is_sent_joined_and_what_is_large_as_it_is() -> None:
+    """Frames go out in order, and nothing of what pika holds is copied when it is sent in part."""
+    emitted: list[bytes | memoryview] = []
+    channel = Channel(cast(Session, None))
+    connection = SimpleNamespace(_output_marshaled_frames=emitted.extend)
+    channel._raw = cast(Any, SimpleNamespace(connection=connection))
+    channel.write([])
+    assert emitted == []
+    channel.write([b"a", b"b"])
+    assert emitted == [b"ab"]
+    assert isinstance(emitted[0], memoryview)
+    emitted.clear()
+    large, other = memoryview(b"large"), memoryview(b"other")
+    channel.write([b"a", b"b", large, b"c", other, b"d", b"e"])
+    assert emitted == [b"ab", b"large", b"c", b"other", b"de"]
+    assert emitted[1] is large
+    assert emitted[3] is other

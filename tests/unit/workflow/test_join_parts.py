@@ -123,12 +123,11 @@ def test_errors_name_the_member() -> None:
     assert str(failure("g", revoked)) == (
         "member added on the way of chord g (id x) was cancelled or expired: TaskRevoked: by hand"
     )
-    assert str(abandoned("g", gather([_kept(1)], 4), 60)) == (
-        "chord g was given up: nothing came for 60 s, and of 4 members there is none yet of "
-        "members 0, 2, 3"
+    assert str(abandoned("g", gather([_kept(1)], 4), "by hand")) == (
+        "chord g was given up by hand: 1 of 4 parts came, none yet of members 0, 2, 3"
     )
     assert "members 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and more" in str(
-        abandoned("g", gather([], 400), 60)
+        abandoned("g", gather([], 400), "")
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqtask import App
+from amqtask.backends.chords import OpenChord
 from amqtask.errors import BackendError, BackendUnavailable
 from amqtask.workflow.join_store import StoreJoins
 from amqtask.workflow.ports import Opening
@@ -21,9 +22,9 @@ class Chords:
         self.batches: list[list[str]] = []
         self.refuse: Callable[[str], Exception | None] = lambda _: None
 
-    def open(self, sizes: Mapping[str, int], expires: float) -> None:
-        self.batches.append(list(sizes))
-        for group_id in sizes:
+    def open(self, sizes: Mapping[OpenChord, int], expires: float) -> None:
+        self.batches.append([chord.group_id for chord in sizes])
+        for group_id in self.batches[-1]:
             if error := self.refuse(group_id):
                 raise error
 
