@@ -120,7 +120,11 @@ class Connection(AsyncioConnection):
         pika has the loop look first whether the socket is writable, which costs more than to send.
         """
         transport: Any = self._transport
-        if type(transport) is _AsyncPlaintextTransport and not transport._tx_buffers:
+        if (
+            type(transport) is _AsyncPlaintextTransport
+            and transport._state == transport._STATE_ACTIVE
+            and not transport._tx_buffers
+        ):
             try:
                 sent = transport._sock.send(data)
             except OSError:  # full, or broken: pika meets the same error, and ends the connection

@@ -89,11 +89,13 @@ class Goal:
         row: Whose figure it is.
         beside: The row it is compared with, or a figure in the case's unit.
         least: How many times as good it has to be, at least; whatever the unit, 2 is twice as fast.
+        hard: What stands in the way, for a reader who sees that it was missed.
     """
 
     row: str
     beside: str | float
     least: float = 1
+    hard: str = ""
 
 
 @dataclass(frozen=True, slots=True)

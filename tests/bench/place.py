@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,17 +188,27 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert process.stderr is not None
         said: list[str] = []
-        try:
-            while ready and not (said and "worker.ready" in said[-1]):
-                if not (line := process.stderr.readline()):
-                    raise AssertionError(f"the worker did not start: {''.join(said)}")
+        heard = threading.Event()
+
+        def listen() -> None:  # or it would wait, once a pipe is full of what it says
+            for line in process.stderr or ():
                 said.append(line)
+                if "worker.ready" in line:
+                    heard.set()
+            heard.set()
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            if ready and not (heard.wait(TIMEOUT) and process.poll() is None):
+                raise AssertionError(f"the worker did not start: {''.join(said)}")
             yield Working(process, time.perf_counter() - began if ready else None)
         finally:
             process.send_signal(signal.SIGTERM)
-            _, rest = process.communicate(timeout=TIMEOUT)
+            process.wait(TIMEOUT)
+            listener.join()
+        rest = "".join(said)
         if process.returncode or " ERROR " in rest or "Traceback" in rest:
             raise AssertionError(f"the worker ended with {process.returncode}: {rest}")
 

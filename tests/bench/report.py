@@ -144,7 +144,7 @@ def _remarks(table: Table) -> list[str]:
             wanted = f"{row}, at least {least:.3g} x {beside}"
         else:
             wanted = f"{row}, {beside:g} {table.case.unit}"
-        said = "reached" if each.reached else "missed"
+        said = "reached" if each.reached else f"missed{each.goal.hard and ': '}{each.goal.hard}"
         lines.append(f"goal: {wanted}: {_spread(each.ratio, '.2f', 'x')}, {said}")
     return lines + [f"incomplete: {line}" for line in table.failures]
 

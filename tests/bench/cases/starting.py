@@ -19,6 +19,15 @@ from tests.bench.rivals import CELERY, CELERY_PREFORK, DRAMATIQ, TASKIQ, Rival
 
 #: Milliseconds that an import, and a start to the first task, may take.
 IMPORT, READY = 120.0, 1000.0
+#: What stands in the way of the goals for memory.
+_HARD_AT_REST = (
+    "it is code, of amqtask, pika and asyncio, whose reference counts a process writes to, which ends "
+    "its sharing; Dramatiq has no event loop and a blocking connection"
+)
+_HARD_AFTER = (
+    f"{PREFETCH} held messages at the peak, whose memory CPython and glibc keep for the next ones; "
+    "nothing grows with the number of tasks"
+)
 _IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 _IMPORTS = {
     "Celery": "from celery import Celery",
@@ -177,8 +186,8 @@ def _memory(place: Place, sizes: Sizes) -> Case:
         f"{DRAMATIQ.label}, {rest}",
         unit="MiB",
         goals=[
-            Goal(f"{OURS}, {child}", f"{DRAMATIQ.label}, {child}"),
-            Goal(f"{OURS}, {after}", f"{OURS}, {rest}", 1 / 1.05),
+            Goal(f"{OURS}, {child}", f"{DRAMATIQ.label}, {child}", hard=_HARD_AT_REST),
+            Goal(f"{OURS}, {after}", f"{OURS}, {rest}", 1 / 1.05, _HARD_AFTER),
         ],
         rounds=1,
     )

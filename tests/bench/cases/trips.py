@@ -13,6 +13,8 @@ from tests.bench.rivals import CELERY, DRAMATIQ, TASKIQ, Rival
 from tests.bench.work import APART, tail
 
 _RPC, _DIRECT = "rpc://", "rpc+direct://"
+#: What stands in the way of a goal.
+_HARD = "bare pika does not reach it either, as the broker takes most of a round trip"
 
 
 def cases(place: Place, sizes: Sizes, rivals: bool, redis: str) -> list[Case]:
@@ -36,7 +38,7 @@ def _round_trips(place: Place, sizes: Sizes, rivals: bool, redis: str) -> Case:
     goals = [Goal(ours[_DIRECT], direct, 1 / 1.3), Goal(ours[_RPC], durable, 1 / 1.3)]
     if rivals:
         contenders += _celery_results(place, "round_trips", count, redis)
-        goals.append(Goal(ours[_DIRECT], _celery(_RPC), 1 / 0.6))
+        goals.append(Goal(ours[_DIRECT], _celery(_RPC), 1 / 0.6, _HARD))
     return Case(
         "rpc",
         "A call and its result, one at a time",
