@@ -53,7 +53,11 @@ class Circumstances:
             _hardware(),
             f"RabbitMQ {self.broker}, one node, {where}",
             f"{python}, amqtask {__version__}, {packages}",
-            ", ".join(f"{name} {number}" for name, number in self.rivals.items()),
+            *(
+                [", ".join(f"{name} {of}" for name, of in self.rivals.items())]
+                if self.rivals
+                else ()
+            ),
             f"{self.rounds} rounds; load average from {self.load[0]:.1f} to {self.load[1]:.1f}",
         ]
 

@@ -91,7 +91,7 @@ def _waves(place: Place, waiting: int, times: int) -> Reading:
 
 
 def _queues(place: Place, stream: int) -> Case:
-    names = [f"{count} queues" for count in QUEUES]
+    names = [f"{count} queue{'s' if count > 1 else ''}" for count in QUEUES]
     return Case(
         "queues",
         "Draining more and more queues",
@@ -124,7 +124,7 @@ def _drain_all(place: Place, name: str, queues: int, stream: int) -> Mapping[str
 
 
 def _processes(place: Place, stream: int) -> Case:
-    names = [f"{count} processes" for count in PROCESSES]
+    names = [f"{count} process{'es' if count > 1 else ''}" for count in PROCESSES]
     return Case(
         "processes",
         "Draining with more and more processes",
