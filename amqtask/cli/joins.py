@@ -116,7 +116,8 @@ def _document(row: OpenJoin) -> dict[str, Any]:
 
 def _table(rows: Sequence[OpenJoin]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for word in ("chord", "kept by", "parts", "age", "given up", "body"):
+    table.add_column("chord", no_wrap=True)  # to be copied
+    for word in ("kept by", "parts", "age", "given up", "body"):
         table.add_column(word, overflow="fold")
     for row in rows:
         parts = f"{row.came} of {row.waiting.size}"

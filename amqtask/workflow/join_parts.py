@@ -188,12 +188,14 @@ def abandoned(group_id: str, gathered: Gathered, why: str) -> ChordError:
     """
     missing = [str(index) for index in gathered.missing]
     names = ", ".join(missing[:_NAMED]) + (" and more" if len(missing) > _NAMED else "")
-    what = f"members {names}" if missing else f"{gathered.awaited} added on the way"
+    noun = "member" if len(missing) == 1 else "members"
+    what = f"{noun} {names}" if missing else f"{gathered.awaited} added on the way"
     came = len(gathered.parts)
     return ChordError(
         f"chord {group_id} was given up {why}: {came} of "
         f"{came + len(missing) + max(0, gathered.awaited)} parts came, none yet of {what}",
-        hint="look for them in the dead-letter queues; join_expires says how long a chord waits",
+        hint="members are counted from 0; look for them in the dead-letter queues; join_expires says "
+        "how long a chord waits",
     )
 
 

@@ -106,7 +106,7 @@ def test_a_chord_of_which_a_part_is_missing_is_given_up(
     """The error says who came, and who did not; who comes later is left."""
     handle = abandoned.send(False, True, False)
     running(abandoned.app, abandoned.queue)
-    with pytest.raises(ChordError, match="2 of 3 parts came, none yet of members 1"):
+    with pytest.raises(ChordError, match="2 of 3 parts came, none yet of member 1"):
         handle.get(timeout=TIMEOUT)
     late = running(abandoned.app, abandoned.idle)
     eventually(lambda: late.node.counts["done"] == 1)
