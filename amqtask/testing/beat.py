@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
+from typing import Self
 
 from amqtask.app import App
 from amqtask.beat.service import Beat as Service
 from amqtask.beat.state import State, snapshot
 from amqtask.beat.tally import utcnow
 from amqtask.errors import AmqtaskError
-from amqtask.testing.threads import LoopThread
+from amqtask.testing.threads import Beside, LoopThread
 from amqtask.testing.worker import PATIENCE
 
 #: Seconds between two looks whether it leads.
@@ -64,7 +64,7 @@ class _Service(Service):
         return None
 
 
-class Beat:
+class Beat(Beside):
     """Sends an app's schedule in this process; made by `Sandbox.beat`.
 
     Use it in ``with`` or ``async with``, or call `start`; the end of the test
@@ -83,7 +83,7 @@ class Beat:
 
     # -- life -----------------------------------------------------------------
 
-    def start(self) -> Beat:
+    def start(self) -> Self:
         """Start it and wait until it leads, or stands by for another one that does.
 
         Raises:
@@ -116,28 +116,6 @@ class Beat:
                 thread.run(self._service.stop())
             finally:
                 thread.close()
-
-    def __enter__(self) -> Beat:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Beat:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     # -- what a test does with it ---------------------------------------------
 

@@ -4,10 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
+
+
+class Beside(ABC):
+    """What runs beside a test: for a ``with`` or ``async with`` block, or from `start` to `stop`."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start it and wait until it is ready; it may have been started before."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it and wait for that; it may have ended before."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
 
 
 class LoopThread:

@@ -13,12 +13,11 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from amqtask.app import App
 from amqtask.testing.failures import Failure
-from amqtask.testing.threads import LoopThread
+from amqtask.testing.threads import Beside, LoopThread
 from amqtask.worker.node import Node
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 
 
-class Worker:
+class Worker(Beside):
     """Runs an app's tasks in this process; made by `Sandbox.worker`.
 
     Use it in ``with`` or ``async with``, or call `start`; the end of the test
@@ -55,7 +54,7 @@ class Worker:
 
     # -- life -----------------------------------------------------------------
 
-    def start(self) -> Worker:
+    def start(self) -> Self:
         """Start it and wait until it consumes; one that runs already is fine.
 
         Raises:
@@ -101,28 +100,6 @@ class Worker:
             await self._node.stop_now()
             return stuck
         return 0
-
-    def __enter__(self) -> Worker:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Worker:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     # -- what a test does with it ---------------------------------------------
 
