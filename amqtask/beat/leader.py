@@ -23,7 +23,7 @@ from amqtask.errors import AmqtaskError, ConnectionLost
 from amqtask.message.model import Message
 from amqtask.transport import Link, Session
 from amqtask.transport.backoff import Backoff, Repeats
-from amqtask.transport.publisher import REDECLARE
+from amqtask.transport.publication import REDECLARE
 from amqtask.transport.seat import Seat
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from amqtask.transport import fields
 from amqtask.transport.consumer import Consumer, Delivery
 from amqtask.transport.hub import Transport
 from amqtask.transport.link import Link
-from amqtask.transport.publisher import Publication, Publisher, Requirement
+from amqtask.transport.publication import Publication, Requirement
+from amqtask.transport.publisher import Publisher
 from amqtask.transport.replies import ReplyQueue
 from amqtask.transport.session import Channel, Session
 from amqtask.transport.threads import IOThread

@@ -23,14 +23,12 @@ from amqtask.errors import (
     Blocked,
     ChannelClosed,
     ConnectionLost,
-    EncodeError,
     PublishError,
     PublishTimeout,
     TransportError,
     Unroutable,
 )
-from amqtask.transport.frames import publish_frames
-from amqtask.transport.publisher import REDECLARE, Publication, Requirement, note_return
+from amqtask.transport.publication import REDECLARE, Publication, Requirement, note_return
 from amqtask.transport.session import Channel, Session
 
 log = logging.getLogger(__name__)
@@ -164,24 +162,10 @@ class Fenced:
         for publication in batch:
             if publication.done:
                 continue
-            if publication.address is not None:  # a route that depends on the time
-                publication.exchange, publication.routing_key = publication.address()
-            try:
-                pieces += publish_frames(
-                    channel.number,
-                    publication.exchange,
-                    publication.routing_key,
-                    publication.message,
-                    channel.body_max,
-                )
-            except ValueError as error:
-                what = publication.what()
-                publication.finish(EncodeError(f"{what} was not published: {error}"))
-                continue
-            self._tag += 1
-            publication.sends += 1
-            publication.returned = None
-            self._unconfirmed[self._tag] = publication
+            if (frames := publication.frames(channel)) is not None:
+                pieces += frames
+                self._tag += 1
+                self._unconfirmed[self._tag] = publication
         channel.write(pieces)
 
     # -- outcomes -----------------------------------------------------------------

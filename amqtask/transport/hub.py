@@ -21,7 +21,8 @@ from amqtask.errors import PublishTimeout
 from amqtask.message.model import Message
 from amqtask.settings import Settings
 from amqtask.transport.link import Link
-from amqtask.transport.publisher import Publication, Publisher, Requirement
+from amqtask.transport.publication import Publication, Requirement
+from amqtask.transport.publisher import Publisher
 from amqtask.transport.replies import ReplyQueue
 from amqtask.transport.session import Session
 from amqtask.transport.threads import IOThread, Mailbox
