@@ -205,9 +205,13 @@ class Producer:
             task_id, task, pending, backend=backend, app=self._name, cancels=self._cancels
         )
 
-    def _sent(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
+    def tell(self, outgoing: Outgoing) -> None:
+        """Tell all in `on_sent` of a call that was sent."""
         for tell in self.on_sent:
             tell(outgoing)
+
+    def _sent(self, outgoing: Outgoing, backend: Backend | None) -> AsyncResult[Any]:
+        self.tell(outgoing)
         parent = _current.get()
         if parent is not None:
             parent.sent(outgoing.id)

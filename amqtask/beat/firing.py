@@ -88,8 +88,7 @@ class Firing:
             why = next((each.error for each in call.publications if each.error is not None), None)
             if why is None:
                 sent.append(fire)
-                for tell in self._app.producer.on_sent:
-                    tell(call)
+                self._app.producer.tell(call)
             elif _passes(why):
                 late.append((fire, why))
             else:

@@ -162,8 +162,7 @@ def _done(met: Future[None], error: Exception | None) -> None:
 def _tell(app: App, outgoing: Sequence[Outgoing]) -> None:
     parent = _current.get()
     for each in outgoing:
-        for tell in app.producer.on_sent:
-            tell(each)
+        app.producer.tell(each)
         if parent is not None:
             parent.sent(each.id)
 
